@@ -1,0 +1,51 @@
+"""Shared fixtures: run a script as a user would, find the real data, read what a run wrote."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+
+@pytest.fixture
+def run_script():
+    """Run `python SCRIPT ARGS…` from the root (or `cwd`) and return the finished process.
+
+    `env` adds variables. Nothing is asserted here: each test checks status and messages itself.
+    """
+
+    def run(script, *args, cwd=ROOT, env=None, timeout=600):
+        return subprocess.run(
+            [sys.executable, str(ROOT / script), *map(str, args)],
+            cwd=cwd,
+            env={**os.environ, **(env or {})},
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+        )
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def real_data_dir():
+    """The folder of real data sets named by REAL_DATA_DIR; skips the test where there is none."""
+    folder = os.environ.get("REAL_DATA_DIR")
+    if not folder:
+        pytest.skip("REAL_DATA_DIR is not set: real data sets are not at hand")
+    return Path(folder)
+
+
+def assert_clear_error(result, *words):
+    """Exit status 2 and one message with WORDS in it: no traceback, no usage dump."""
+    assert result.returncode == 2, result.stdout + result.stderr
+    assert "Traceback" not in result.stderr, result.stderr
+    message = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+    assert len(message) == 1, result.stderr
+    for word in words:
+        assert word.lower() in message[0].lower(), message[0]
