@@ -1,5 +1,6 @@
 """Shared fixtures: run a script as a user would, find the real data, read what a run wrote."""
 
+import importlib.util
 import os
 import subprocess
 import sys
@@ -49,3 +50,14 @@ def assert_clear_error(result, *words):
     assert len(message) == 1, result.stderr
     for word in words:
         assert word.lower() in message[0].lower(), message[0]
+
+
+def load_script(script):
+    """Import `chapterNN/x.py` as a module of its own: chapters are not packages, names repeat."""
+    path = ROOT / script
+    name = f"{path.parent.name}_{path.stem}"
+    if name not in sys.modules:
+        spec = importlib.util.spec_from_file_location(name, path)
+        sys.modules[name] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(sys.modules[name])
+    return sys.modules[name]
