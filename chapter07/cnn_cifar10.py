@@ -209,11 +209,11 @@ def build_network(
         x = layers.Rescaling(1 / 255, name="rescale")(inputs)
 
         x = layers.Conv2D(64, kernel_size=(3, 3), activation="relu", name="conv_1")(x)
-        x = layers.BatchNormalization(name="batch_norm_1")(x)
+        x = fuse(layers.BatchNormalization(name="batch_norm_1"))(x)
         x = layers.MaxPooling2D(pool_size=(2, 2), name="pool_1")(x)
 
         x = layers.Conv2D(32, kernel_size=(3, 3), activation="relu", name="conv_2")(x)
-        x = layers.BatchNormalization(name="batch_norm_2")(x)
+        x = fuse(layers.BatchNormalization(name="batch_norm_2"))(x)
         x = layers.MaxPooling2D(pool_size=(2, 2), name="pool_2")(x)
 
         x = layers.Flatten(name="flatten")(x)
@@ -233,6 +233,43 @@ def build_network(
             steps_per_execution=16 if num_gpu == 1 else 1,
         )
     return model
+
+
+def fuse(batch_norm):
+    """Let TensorFlow normalise a training batch in one op, where Keras 3 spells out a dozen.
+
+    Same results to rounding, faster (docs/differences.md). Only this layer object changes: the
+    saved file holds a plain BatchNormalization. Other backends fuse operations by themselves.
+    """
+    if keras.backend.backend() != "tensorflow":
+        return batch_norm
+    import tensorflow as tf
+
+    plain_call = batch_norm.call
+
+    def call(inputs, training=None, mask=None):
+        if not training:
+            return plain_call(inputs, training=training, mask=mask)
+        outputs, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
+            x=inputs,
+            scale=batch_norm.gamma.value,
+            offset=batch_norm.beta.value,
+            mean=[],
+            variance=[],
+            epsilon=batch_norm.epsilon,
+        )
+        count = tf.cast(tf.size(inputs) / inputs.shape[-1], variance.dtype)
+        variance *= (count - 1) / count  # the op divides by count - 1, Keras by count
+        keep = batch_norm.momentum
+        for moving, batch in (
+            (batch_norm.moving_mean, mean),
+            (batch_norm.moving_variance, variance),
+        ):
+            moving.assign(moving * keep + batch * (1 - keep))
+        return outputs
+
+    batch_norm.call = call
+    return batch_norm
 
 
 def share_batches(num_gpu):

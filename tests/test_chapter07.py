@@ -54,6 +54,32 @@ def test_network_is_the_books(cnn):
     assert model.get_layer("dropout1").rate == model.get_layer("dropout2").rate == 0.2
 
 
+def test_fused_batch_normalization_equals_kerass(cnn):
+    """Outputs, gradients and running statistics, in training and in use."""
+    import keras
+
+    if keras.backend.backend() != "tensorflow":
+        pytest.skip("only TensorFlow needs the fused op")
+    import tensorflow as tf
+
+    x = tf.constant(np.random.default_rng(0).normal(3, 2, (4, 5, 5, 6)).astype("float32"))
+    results = []
+    for fuse in (lambda layer: layer, cnn.fuse):
+        layer = fuse(keras.layers.BatchNormalization())
+        layer.build(x.shape)
+        layer.gamma.assign(np.linspace(-1, 2, 6))
+        layer.beta.assign(np.linspace(1, 0, 6))
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = layer(x, training=True)
+            loss = tf.reduce_sum(y**3)
+        gradients = tape.gradient(loss, [x, layer.gamma.value, layer.beta.value])
+        results.append([y, *gradients, *layer.get_weights()])
+    for plain, fused in zip(*results, strict=True):
+        np.testing.assert_allclose(fused, plain, rtol=1e-5, atol=1e-4)
+    np.testing.assert_allclose(results[1][-1], results[0][-1], rtol=1e-6)  # running variance
+
+
 def test_sample_has_the_real_sets_format(cnn):
     data = cnn.load_data("sample")
     assert data["train_X"].shape[1:] == (32, 32, 3) and data["train_X"].dtype == np.uint8
