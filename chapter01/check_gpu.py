@@ -176,6 +176,8 @@ def suggest_remedies(backend_name, cuda_build, gpu, log_text=""):
             "another process holds most of the GPU's memory: nvidia-smi names it"),
         (not cuda_build, f"this {backend_name} is a CPU-only build: {use_jax}"),
         ("dlopen" in log_text, f"{backend_name} finds no CUDA libraries: {REINSTALL}"),
+        ("cuInit" in log_text and not no_driver, "nvidia-smi works but CUDA does not start: reboot"
+            " (after a driver update the old one is still loaded)"),
         ("LD_LIBRARY_PATH" in os.environ, "LD_LIBRARY_PATH may put other CUDA libraries first:"
             " unset it and try again"),
     ]  # fmt: skip

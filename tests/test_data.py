@@ -664,3 +664,10 @@ def test_real_sets_come_from_the_folder_of_real_data(real_data_dir, tmp_path):
     for name, target in (("eeg", "eeg.csv"), ("bitcoin", "bitcoin.csv"), ("fra-eng", "fra.txt")):
         fetch.fetch(name, str(real_data_dir))
         assert (tmp_path / name / target).stat().st_size > 1_000_000
+
+
+def test_keras_sets_without_network(run_script, tmp_path):
+    env = {"KERAS_HOME": str(tmp_path), "https_proxy": "http://127.0.0.1:9", "no_proxy": ""}
+    result = run_script("data/fetch.py", "cifar10", env=env)
+    assert_clear_error(result, "cifar10", "--data sample")
+    assert not [path for path in tmp_path.rglob("*cifar*") if path.is_file()]
