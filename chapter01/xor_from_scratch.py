@@ -26,6 +26,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from tqdm import tqdm
 
+RUNS_DIR = Path(__file__).resolve().parent.parent / "runs" / "chapter01"
 XOR_X = np.array([[0, 0], [0, 1], [1, 0], [1, 1]], dtype=float)
 XOR_Y = np.array([[0], [1], [1], [0]], dtype=float)
 
@@ -302,10 +303,12 @@ def parse_arguments():
 
         return convert
 
-    run_dir = Path("runs/chapter01/xor_from_scratch")
+    run_dir = RUNS_DIR / "xor_from_scratch"
     parser.add_argument("--epochs", type=at_least(1), default=1000, help="passes over the rows")
     parser.add_argument("--seed", type=at_least(0), default=0, help="the first of ten seeds")
-    parser.add_argument("--run-dir", type=Path, default=run_dir, help="where files are written")
+    parser.add_argument(
+        "--run-dir", type=Path, default=run_dir, help="default: runs/chapter01/xor_from_scratch"
+    )
     return parser.parse_args()
 
 
@@ -372,11 +375,16 @@ def main():
     plot_activations(args.run_dir / "activations.png")
     titles = {"logistic_neuron": "Logistic neuron", "network": "4 tanh, 1 sigmoid"}
     plot_boundaries(args.run_dir / "xor.png", {t: trained[n] for n, t in titles.items()})
+    versions = {"python": platform.python_version(), "numpy": np.__version__}
+    if keras := sys.modules.get("keras"):  # imported by the comparison, unless not installed
+        backend = keras.backend.backend()
+        versions |= {"keras": keras.__version__, "backend": backend}
+        versions["backend_version"] = sys.modules[backend].__version__
     metrics = {
         "script": "chapter01/xor_from_scratch.py",
         "data": "exclusive OR, 4 rows",
         "seed": args.seed,
-        "versions": {"python": platform.python_version(), "numpy": np.__version__},
+        "versions": versions,
         "device": "CPU",
         "epochs": args.epochs,
         "best_epoch": None,

@@ -1,0 +1,473 @@
+"""Chapter 1: the network from scratch, the optimizers, hold-out and K-fold; each script as run."""
+
+import json
+from importlib.util import find_spec
+
+import numpy as np
+import pytest
+from conftest import ROOT, assert_clear_error, load_script
+from PIL import Image
+
+SCRIPTS = {
+    "xor_from_scratch": (["--epochs", 30], ["activations.png", "xor.png"]),
+    "optimizers": (["--steps", 200], ["optimizers.png"]),
+    "holdout_and_kfold": (["--epochs", 1, "--folds", 2], ["holdout_and_kfold.png"]),
+}
+METRICS = {"script", "data", "seed", "versions", "device", "epochs", "best_epoch", "seconds"}
+METRICS |= {"parameters", "train", "val", "test", "baselines"}
+
+
+@pytest.fixture(scope="module")
+def xor():
+    return load_script("chapter01/xor_from_scratch.py")
+
+
+@pytest.fixture(scope="module")
+def optimizers():
+    return load_script("chapter01/optimizers.py")
+
+
+@pytest.fixture(scope="module")
+def validation():
+    return load_script("chapter01/holdout_and_kfold.py")
+
+
+# The network from scratch
+
+
+def test_neuron_and_activations_at_known_values(xor):
+    z = xor.linear_function(np.array([[1.0, 2.0, 3.0]]), np.array([[1.0], [0.5], [-1.0]]), [0.25])
+    assert z.tolist() == [[1 + 1 - 3 + 0.25]]
+    z = np.array([-1.0, 0.0, 2.0])
+    expected = {
+        "linear": ([-1, 0, 2], [1, 1, 1]),
+        "sigmoid": ([0.268941421, 0.5, 0.880797078], [0.196611933, 0.25, 0.104993585]),
+        "tanh": ([-0.761594156, 0, 0.964027580], [0.419974342, 1, 0.070650825]),
+        "relu": ([0, 0, 2], [0, 0, 1]),
+        "leaky_relu": ([-0.1, 0, 2], [0.1, 0.1, 1]),
+    }
+    assert set(expected) == set(xor.ACTIVATIONS)
+    for name, (values, slopes) in expected.items():
+        function, derivative = xor.ACTIVATIONS[name]
+        np.testing.assert_allclose(function(z), values, atol=1e-9, err_msg=name)
+        np.testing.assert_allclose(derivative(z), slopes, atol=1e-9, err_msg=name)
+
+
+def test_sigmoid_and_softmax_stay_finite(xor):
+    with np.errstate(over="raise", invalid="raise"):
+        assert xor.sigmoid(np.array([-1000.0, 1000.0])).tolist() == [0, 1]
+        a = xor.softmax(np.array([[1000.0, 1000.0, -1000.0], [1.0, 2.0, 3.0]]))
+    np.testing.assert_allclose(a[0], [0.5, 0.5, 0])
+    np.testing.assert_allclose(a[1], [0.09003057, 0.24472847, 0.66524096], atol=1e-8)
+
+
+def test_softmax_derivative_is_the_jacobian(xor):
+    z, step = np.array([[0.3, -1.0, 2.0]]), 1e-6
+    numeric = np.stack(
+        [(xor.softmax(z + e) - xor.softmax(z - e))[0] / (2 * step) for e in np.eye(3) * step]
+    )
+    np.testing.assert_allclose(xor.softmax_derivative(z)[0], numeric, atol=1e-9)
+
+
+def test_costs_worked_by_hand(xor):
+    y, predicted = np.array([[1.0], [0.0]]), np.array([[0.8], [0.4]])
+    assert xor.mse_cost(y, predicted) == pytest.approx((0.2**2 + 0.4**2) / 4)
+    assert xor.cross_entropy_cost(y, predicted) == pytest.approx(-np.log(0.8 * 0.6) / 2)
+    one_hot = np.array([[0.0, 1.0, 0.0]])
+    assert xor.cross_entropy_cost(one_hot, np.array([[0.2, 0.7, 0.1]])) == pytest.approx(
+        -np.log(0.7)
+    )
+    assert np.isfinite(xor.cross_entropy_cost(y, 1 - y))
+
+
+def test_parameter_count_of_the_books_network(xor):
+    sizes = (100, 30, 30, 1)
+    assert xor.count_parameters(sizes) == 3991
+    assert xor.count_parameters(sizes, biases=False) == 3930  # what the book says
+    layers = xor.init_layers(sizes, np.random.default_rng(0))
+    assert sum(p.size for layer in layers for p in layer) == 3991
+
+
+def test_linear_layers_are_one_linear_layer(xor):
+    rng = np.random.default_rng(0)
+    layers = [(w, rng.normal(size=b.shape)) for w, b in xor.init_layers((5, 4, 3, 2), rng)]
+    X = rng.normal(size=(7, 5))
+    stacked = xor.forward(layers, ["linear"] * 3, X)[0]
+    one = xor.linear_function(X, *xor.collapse_linear_layers(layers))
+    np.testing.assert_allclose(stacked, one, atol=1e-12)
+    with_tanh = xor.forward(layers, ["tanh", "tanh", "linear"], X)[0]
+    assert np.abs(with_tanh - one).max() > 0.1
+
+
+def test_no_line_separates_xor(xor):
+    rng = np.random.default_rng(0)
+    best = 0
+    for _ in range(2000):
+        layers = [(rng.normal(size=(2, 1)), rng.normal(size=1))]
+        best = max(best, xor.evaluate(layers, ["linear"], xor.XOR_X, xor.XOR_Y)["accuracy"])
+    assert best == 0.75
+
+
+@pytest.mark.parametrize(("activation", "cost"), [("linear", "mse"), ("sigmoid", "cross_entropy")])
+def test_a_single_neuron_fails_on_xor(xor, activation, cost):
+    rng = np.random.default_rng(0)
+    layers = xor.init_layers((2, 1), rng)
+    history = xor.train(layers, [activation], xor.XOR_X, xor.XOR_Y, cost, 0.3, 1000, 4, rng)
+    result = xor.evaluate(layers, [activation], xor.XOR_X, xor.XOR_Y)
+    assert result["accuracy"] <= 0.75
+    assert result["mse"] == pytest.approx(0.25, abs=1e-4)
+    # The best it can do is to say 0.5 always: J = 0.25/2, or log 2.
+    assert history[-1] == pytest.approx(0.125 if cost == "mse" else np.log(2), abs=1e-4)
+
+
+@pytest.mark.parametrize("batch_size", [4, 2, 1])
+def test_two_layers_solve_xor_for_ten_seeds(xor, batch_size):
+    solved = 0
+    for seed in range(10):
+        rng = np.random.default_rng(seed)
+        layers, activations = xor.init_layers((2, 4, 1), rng), ["tanh", "sigmoid"]
+        xor.train(
+            layers, activations, xor.XOR_X, xor.XOR_Y, "cross_entropy", 0.3, 600, batch_size, rng
+        )
+        solved += xor.evaluate(layers, activations, xor.XOR_X, xor.XOR_Y)["accuracy"] == 1
+    assert solved == 10
+
+
+@pytest.mark.parametrize("batch_size", [4, 3, 1])
+def test_an_epoch_uses_every_row_once(xor, batch_size):
+    # With a learning rate this small the steps of an epoch add up as if taken at one place.
+    rng, rate = np.random.default_rng(0), 1e-7
+    before = [(np.array([[0.3], [-0.2]]), np.array([0.1]))]
+    layers = [tuple(p.copy() for p in before[0])]
+    xor.train(layers, ["linear"], xor.XOR_X, xor.XOR_Y, "mse", rate, 1, batch_size, rng)
+    errors = xor.XOR_X @ before[0][0] + before[0][1] - xor.XOR_Y
+    sizes = {4: 4, 1: 1}
+    if batch_size in sizes:
+        expected = -rate * xor.XOR_X.T @ errors / sizes[batch_size]
+        np.testing.assert_allclose(layers[0][0] - before[0][0], expected, rtol=1e-4)
+    else:  # batches of three rows and one: the last row counts too
+        steps = (layers[0][1] - before[0][1]) / -rate
+        possible = [(errors.sum() - e) / 3 + e for e in errors[:, 0]]
+        assert np.isclose(possible, steps, rtol=1e-4).any()
+
+
+GRADIENT_CASES = [
+    (["tanh", "sigmoid"], "cross_entropy", 1),
+    (["sigmoid", "sigmoid"], "mse", 1),
+    (["relu", "linear"], "mse", 2),
+    (["leaky_relu", "tanh"], "mse", 1),
+    (["tanh", "softmax"], "cross_entropy", 3),
+]
+
+
+def gradient_case(xor, activations, cost, outputs):
+    rng = np.random.default_rng(3)
+    layers = xor.init_layers((3, 5, outputs), rng)
+    X, y = rng.normal(size=(6, 3)), rng.integers(0, 2, (6, outputs)).astype(float)
+    if activations[-1] == "softmax":
+        y = np.eye(outputs)[rng.integers(0, outputs, 6)]
+    predicted, cache = xor.forward(layers, activations, X)
+    gradients = xor.backward(layers, activations, cache, predicted, y, cost)
+    return layers, X, y, predicted, gradients
+
+
+@pytest.mark.parametrize(("activations", "cost", "outputs"), GRADIENT_CASES)
+def test_back_propagation_agrees_with_central_differences(xor, activations, cost, outputs):
+    layers, X, y, _, gradients = gradient_case(xor, activations, cost, outputs)
+    numeric = xor.numeric_gradients(layers, activations, X, y, cost)
+    assert xor.largest_difference(gradients, numeric) < 1e-8
+    assert all(np.abs(g).max() > 1e-3 for layer in gradients for g in layer)
+
+
+def test_numeric_check_catches_a_planted_bug(xor, monkeypatch):
+    wrong = (np.tanh, lambda z: 1 - np.tanh(z))  # the square forgotten
+    monkeypatch.setitem(xor.ACTIVATIONS, "tanh", wrong)
+    layers, X, y, _, gradients = gradient_case(xor, ["tanh", "sigmoid"], "cross_entropy", 1)
+    numeric = xor.numeric_gradients(layers, ["tanh", "sigmoid"], X, y, "cross_entropy")
+    assert xor.largest_difference(gradients, numeric) > 1e-3
+    # Only the layer behind the wrong derivative is wrong: the last one does not use it.
+    assert xor.largest_difference(gradients[1:], numeric[1:]) < 1e-8
+
+
+@pytest.mark.parametrize(
+    ("activations", "cost", "outputs"),
+    [case for case in GRADIENT_CASES if case[0][0] != "leaky_relu"],
+)
+def test_cost_and_gradients_equal_keras(xor, activations, cost, outputs):
+    layers, X, y, predicted, gradients = gradient_case(xor, activations, cost, outputs)
+    value, theirs = xor.keras_cost_and_gradients(layers, activations, X, y, cost)
+    assert value == pytest.approx(xor.COSTS[cost](y, predicted), abs=1e-6)
+    assert xor.largest_difference(gradients, theirs) < 1e-6
+
+
+@pytest.mark.parametrize(
+    ("output", "cost"), [("tanh", "cross_entropy"), ("softmax", "mse"), ("linear", "cross_entropy")]
+)
+def test_costs_without_a_gradient_are_refused(xor, output, cost):
+    with pytest.raises(ValueError, match=output):
+        gradient_case(xor, ["tanh", output], cost, 2)
+
+
+# The optimizers
+
+
+def test_optimizers_equal_keras_step_by_step(optimizers):
+    for seed in (0, 1):
+        errors = optimizers.compare_with_keras(seed, steps=50)
+        assert set(errors) == set(optimizers.RULES)
+        assert max(errors.values()) < 1e-6, errors
+
+
+def test_adam_equals_keras_with_its_default_settings(optimizers):
+    import keras
+
+    variable = keras.Variable(np.array([0.3, -0.7]), dtype="float32")
+    optimizer = keras.optimizers.Adam()
+    optimizer.build([variable])
+    theta, state = np.array([0.3, -0.7]), {}
+    for step in range(25):
+        gradient = np.array([np.cos(step), 5.0])
+        theta = optimizers.adam(theta, gradient, state, learning_rate=0.001)
+        optimizer.apply([keras.ops.convert_to_tensor(gradient, "float32")], [variable])
+        difference = np.abs(theta - keras.ops.convert_to_numpy(variable)).max()
+        assert difference < 1e-6, step
+
+
+def test_first_adam_step_is_the_learning_rate_whatever_the_slope(optimizers):
+    # The bias correction at work; without it the first step is 0.1 / √0.001 = 3.2 times as long.
+    theta = optimizers.adam(np.zeros(3), np.array([1e-3, 1.0, -1e3]), {}, learning_rate=0.01)
+    np.testing.assert_allclose(theta, [-0.01, -0.01, 0.01], rtol=1e-2)
+
+
+def test_momentum_of_the_book_without_misprints_is_keras_momentum_at_a_tenth(optimizers):
+    gradients = np.random.default_rng(0).normal(size=(20, 2))
+    ours, theta, v, state = np.zeros(2), np.zeros(2), np.zeros(2), {}
+    for gradient in gradients:
+        v = 0.9 * v + (1 - 0.9) * gradient
+        theta = theta - 0.5 * v
+        ours = optimizers.momentum(ours, gradient, state, learning_rate=0.05)
+    np.testing.assert_allclose(ours, theta, atol=1e-12)
+
+
+def test_rmsprop_survives_a_gradient_of_zero(optimizers):
+    theta = optimizers.rmsprop(np.ones(2), np.array([0.0, 1.0]), {}, learning_rate=0.1)
+    assert theta[0] == 1
+    assert theta[1] == pytest.approx(1 - 0.1 / np.sqrt(0.1), rel=1e-5)
+
+
+@pytest.mark.parametrize("start", [(-4, -1.5), (4, 1.5), (0.01, 0.01)])
+def test_momentum_as_printed_runs_away(optimizers, start):
+    path, losses = optimizers.descend(
+        optimizers.momentum_as_printed, "bowl", 0.005, steps=500, start=start
+    )
+    assert (np.diff(path, axis=0) <= 0).all()  # no coordinate ever grows
+    assert losses[-1] > 1e8
+    _, losses = optimizers.descend(optimizers.momentum, "bowl", 0.005, steps=500, start=start)
+    assert losses[-1] < 1e-4
+
+
+def test_adam_as_printed_is_not_a_number_where_the_slope_is_negative(optimizers):
+    _, losses = optimizers.descend(optimizers.adam_as_printed, "bowl", 0.1, steps=100)
+    assert np.isnan(losses[-1]) and len(losses) < 5
+    _, losses = optimizers.descend(optimizers.adam, "bowl", 0.1, steps=500)
+    assert losses[-1] < 1e-2
+
+
+def test_momentum_and_adam_settle_long_before_sgd(optimizers):
+    best = {
+        name: optimizers.best_run(rule, "bowl", 1e-2, 1000)[0]
+        for name, rule in optimizers.RULES.items()
+    }
+    assert best["momentum"] < best["SGD"] / 5
+    assert best["Adam"] < best["SGD"] / 5
+
+
+def test_settling_means_for_good(optimizers):
+    losses = np.full(101, 1e-3)
+    assert optimizers.steps_to_settle(losses, 1e-2, 100) == 0
+    losses[[0, 20]] = 1
+    assert optimizers.steps_to_settle(losses, 1e-2, 100) == 21
+    losses[60] = 1
+    assert optimizers.steps_to_settle(losses, 1e-2, 100) is None
+    assert optimizers.steps_to_settle(losses[:50], 1e-2, 100) is None  # diverged
+    losses[60] = np.nan
+    assert optimizers.steps_to_settle(losses, 1e-2, 100) is None
+
+
+def test_gradients_of_the_surfaces(optimizers):
+    for loss, gradient, _ in optimizers.SURFACES.values():
+        theta, step = np.array([0.7, -0.4]), 1e-6
+        numeric = [(loss(theta + e) - loss(theta - e)) / (2 * step) for e in np.eye(2) * step]
+        np.testing.assert_allclose(gradient(theta), numeric, rtol=1e-6)
+
+
+# Hold-out and K-fold
+
+
+@pytest.mark.parametrize(
+    ("fractions", "sizes"),
+    [((0.8, 0.1, 0.1), (800, 100, 100)), ((0.98, 0.01, 0.01), (980, 10, 10))],
+)
+@pytest.mark.parametrize("stratify", [True, False])
+def test_split_sizes_and_disjoint_rows(validation, fractions, sizes, stratify):
+    X, y = np.arange(1000)[:, None], np.arange(1000) % 10 // 7
+    data = validation.split_data(X, y, fractions, seed=1, stratify=stratify)
+    assert tuple(len(data[f"{part}_X"]) for part in ("train", "val", "test")) == sizes
+    rows = np.concatenate([data["train_X"], data["val_X"], data["test_X"]])[:, 0]
+    assert sorted(rows) == list(range(1000))
+    for part in ("train", "val", "test"):
+        np.testing.assert_array_equal(data[f"{part}_y"], y[data[f"{part}_X"][:, 0]])
+        if stratify:
+            assert data[f"{part}_y"].mean() == pytest.approx(0.3, abs=0.01)
+    again = validation.split_data(X, y, fractions, seed=1, stratify=stratify)
+    other = validation.split_data(X, y, fractions, seed=2, stratify=stratify)
+    np.testing.assert_array_equal(data["test_X"], again["test_X"])
+    assert not np.array_equal(data["test_X"], other["test_X"])
+
+
+@pytest.mark.parametrize(
+    "fractions", [(0.8, 0.1), (0.8, 0.3, 0.1), (1.0, 0.0, 0.0), (1.2, -0.1, -0.1)]
+)
+def test_split_refuses_wrong_fractions(validation, fractions):
+    with pytest.raises(ValueError, match="fractions"):
+        validation.split_data(np.zeros((100, 2)), np.arange(100) % 2, fractions)
+
+
+def test_split_refuses_too_few_rows(validation):
+    with pytest.raises(ValueError, match="20 rows are too few"):
+        validation.split_data(np.zeros((20, 2)), np.arange(20) % 2, (0.98, 0.01, 0.01))
+
+
+def test_standard_error_is_what_repeated_measuring_shows(validation):
+    measured = np.random.default_rng(0).binomial(57, 0.97, 20_000) / 57
+    assert validation.standard_error(0.97, 57) == pytest.approx(measured.std(), rel=0.02)
+    assert validation.standard_error(0.97, 57) == pytest.approx(0.0226, abs=1e-4)
+
+
+def test_scaler_is_fitted_on_the_training_rows_of_each_fold(validation):
+    from sklearn.model_selection import StratifiedKFold, cross_validate
+
+    X, y = validation.load_data()
+    folds = StratifiedKFold(2, shuffle=True, random_state=0)
+    fitted = cross_validate(
+        validation.make_network(),
+        X,
+        y,
+        cv=folds,
+        params={"sklearnclassifier__epochs": 1, "sklearnclassifier__verbose": 0},
+        return_estimator=True,
+    )["estimator"]
+    for pipeline, (train, _) in zip(fitted, folds.split(X, y), strict=True):
+        np.testing.assert_allclose(pipeline[0].mean_, X[train].mean(axis=0))
+        assert not np.allclose(pipeline[0].mean_, X.mean(axis=0), rtol=1e-4)
+
+
+def test_every_fold_trains_for_the_epochs_asked_for(validation, monkeypatch):
+    from sklearn.model_selection import KFold
+
+    seen, build = [], validation.build_network
+
+    def build_and_watch(X, y):
+        model = build(X, y)
+        fit = model.fit
+        model.fit = lambda *a, **options: seen.append(options["epochs"]) or fit(*a, **options)
+        return model
+
+    monkeypatch.setattr(validation, "build_network", build_and_watch)
+    X, y = validation.load_data()
+    validation.cross_validate_network(X[:100], y[:100], KFold(2), epochs=3)
+    assert seen == [3, 3]
+
+
+def test_leak_is_visible_on_noise(validation):
+    leaking, honest = validation.measure_leak(seed=0)
+    assert leaking > 0.75
+    assert 0.35 < honest < 0.65
+
+
+@pytest.mark.slow
+def test_network_learns_and_does_as_well_as_logistic_regression(validation):
+    import keras
+    from sklearn.model_selection import StratifiedKFold
+
+    keras.utils.set_random_seed(0)
+    X, y = validation.load_data()
+    folds = StratifiedKFold(5, shuffle=True, random_state=0)
+    accuracy = validation.cross_validate_network(X, y, folds, epochs=15)
+    assert accuracy.mean() > 0.95  # majority class: 0.63
+
+
+# Each script as a user runs it
+
+
+def check_files(folder, name):
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert set(metrics) >= METRICS
+    assert metrics["script"] == f"chapter01/{name}.py"
+    for picture in SCRIPTS[name][1]:
+        with Image.open(folder / picture) as image:
+            image.load()
+            assert min(image.size) > 200
+            colours = image.convert("RGB").getcolors(1 << 24)
+            assert len(colours) > 20, "an empty picture"
+    return metrics
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_script_from_the_root(run_script, tmp_path, name):
+    arguments, pictures = SCRIPTS[name]
+    result = run_script(f"chapter01/{name}.py", *arguments, "--run-dir", tmp_path, "--seed", 3)
+    assert result.returncode == 0, result.stderr
+    assert check_files(tmp_path, name)["seed"] == 3
+    for file in ("metrics.json", *pictures):
+        assert f"wrote {tmp_path / file}" in result.stdout
+    assert result.stdout.startswith("device: ")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_script_from_its_own_folder_on_jax_where_there_is_one(run_script, tmp_path, name):
+    run_dir, backend = tmp_path / "new" / "folder", "jax" if find_spec("jax") else "tensorflow"
+    result = run_script(
+        f"chapter01/{name}.py",
+        *SCRIPTS[name][0],
+        "--run-dir",
+        run_dir,
+        cwd=ROOT / "chapter01",
+        env={"KERAS_BACKEND": backend},
+    )
+    assert result.returncode == 0, result.stderr
+    metrics = check_files(run_dir, name)
+    assert metrics["versions"]["backend"] == backend
+    if name == "xor_from_scratch":
+        assert metrics["gradient_check"]["Keras"] < 1e-6
+    if name == "optimizers":
+        assert max(metrics["keras_difference"].values()) < 1e-6
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "words"),
+    [
+        ("xor_from_scratch", ["--epochs", "-1"], ["--epochs", "-1"]),
+        ("xor_from_scratch", ["--epochs", "0"], ["--epochs", ">= 1"]),
+        ("xor_from_scratch", ["--epochs", "many"], ["--epochs", "many"]),
+        ("xor_from_scratch", ["--seed", "-3"], ["--seed", "-3"]),
+        ("optimizers", ["--steps", "10"], ["--steps", "100"]),
+        ("optimizers", ["--unknown"], ["--unknown"]),
+        ("holdout_and_kfold", ["--folds", "500"], ["--folds", "212"]),
+    ],
+)
+def test_bad_arguments_are_named_and_nothing_is_written(
+    run_script, tmp_path, name, arguments, words
+):
+    run_dir = tmp_path / "run"
+    result = run_script(f"chapter01/{name}.py", *arguments, "--run-dir", run_dir)
+    assert_clear_error(result, *words)
+    assert not run_dir.exists()
+
+
+def test_run_dir_that_is_a_file(run_script, tmp_path):
+    (tmp_path / "file").write_text("mine")
+    result = run_script("chapter01/optimizers.py", "--run-dir", tmp_path / "file")
+    assert_clear_error(result, "--run-dir", "file")
+    assert (tmp_path / "file").read_text() == "mine"
