@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV   ?= .venv
 SCRIPT ?= chapter07/cnn_cifar10.py
+JOBS   ?= 2
 
 bin := $(VENV)/bin
 # One stamp per requirements file: made again when the file changes.
@@ -19,7 +20,7 @@ train: $(run_stamp)  ## train chapter 7's CNN on the shipped sample (2 to 3 minu
 	$(bin)/python $(SCRIPT) --data sample --epochs 12
 
 test: $(dev_stamp)  ## run every test (quick part only: make test ARGS='-m "not slow"')
-	$(bin)/python -m pytest $(ARGS)
+	$(bin)/python -m pytest --numprocesses $(JOBS) --dist loadfile $(ARGS)
 
 lint: $(dev_stamp)  ## ruff and shellcheck
 	$(bin)/ruff check .

@@ -6,7 +6,10 @@ Book: chapter 7, "Training a convolutional neural network in Keras".
     python chapter07/cnn_cifar10.py --data sample      # small stand-in, needs no network
     python chapter07/cnn_cifar10.py --data my_photos/  # one folder of images per class
 
-What to expect: EXPECT
+What to expect: about 0.70 test accuracy after 12 epochs, logistic regression 0.40; from the fourth
+epoch on the network overfits, as the book shows. Half a minute an epoch or less on 2 CPU cores
+(Keras 3.15, TensorFlow 2.21, Python 3.11; chapter07/README.md has the run). On the sample, 12 epochs
+take half a minute.
 """
 
 import argparse
@@ -559,8 +562,8 @@ def main():
     except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
-    source = args.data or "CIFAR-10"
-    if source == "sample":
+    source = Path(args.data).name if args.data else "CIFAR-10"
+    if args.data == "sample":
         source = "sample (a stand-in for CIFAR-10, drawn from emoji)"
     counts = [f"{len(data[f'{part}_y']):,} {part}" for part in ("train", "val", "test")]
     print(f"Data: {source}: {', '.join(counts)} images in {len(data['class_names'])} classes")
@@ -571,7 +574,7 @@ def main():
 
     model.summary()
     settings = {
-        "data": source,
+        "data": str(Path(args.data).resolve()) if args.data else source,
         "input_shape": list(model.input_shape[1:]),
         "seed": args.seed,
         "batch_size": args.batch_size,

@@ -1,0 +1,43 @@
+"""The pages name files, functions and figures that exist."""
+
+import ast
+import re
+
+import pytest
+from conftest import ROOT
+
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("*/README.md")])
+PAGES += sorted(ROOT.glob("data/samples/README.md"))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_links_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)#\s]+)", page.read_text()):
+        if not target.startswith(("http://", "https://", "mailto:")):
+            assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_named_functions_exist(page):
+    """`chapterNN/x.py:name` is a file with that function, class or constant at its top level."""
+    text = page.read_text()
+    for file, name in re.findall(r"`((?:chapter\d\d|data|tests|benchmarks)/\S+?\.py):(\w+)", text):
+        defined = set()
+        for node in ast.parse((ROOT / file).read_text()).body:
+            if isinstance(node, ast.Assign):
+                defined |= {target.id for target in node.targets if isinstance(target, ast.Name)}
+            defined.add(getattr(node, "name", None))
+        assert name in defined, f"{page.name}: {file} has no {name}"
+
+
+def test_every_script_is_in_the_map_and_in_its_readme():
+    book_map = (ROOT / "docs" / "book_map.md").read_text()
+    for script in sorted(ROOT.glob("chapter*/*.py")):
+        assert f"{script.parent.name}/{script.name}" in book_map, f"{script} is not in book_map.md"
+        assert script.name in (script.parent / "README.md").read_text(), f"{script}: not in README"
+
+
+def test_nothing_is_left_to_fill_in():
+    for path in [*PAGES, *ROOT.glob("*/*.py")]:
+        if path.parent.name != "tests":
+            assert not re.search(r"@@[A-Z]|\bEXPECT\b|\bTODO\b|FIXME", path.read_text()), path
