@@ -16,7 +16,7 @@ cluster_stamp := $(VENV)/.installed-cluster
 help:  ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
 
-train: $(run_stamp)  ## train chapter 7's CNN on the shipped sample (2 to 3 minutes with set-up)
+train: $(run_stamp)  ## train chapter 7's CNN on the shipped sample (a minute or two with set-up)
 	$(bin)/python $(SCRIPT) --data sample --epochs 12
 
 test: $(dev_stamp)  ## run every test (quick part only: make test ARGS='-m "not slow"')

@@ -189,18 +189,24 @@ BAD_INPUT = {
 
 
 @pytest.mark.parametrize("case", BAD_INPUT)
-def test_bad_input_is_refused_in_load_data(cnn, tmp_path, case):
+def test_bad_input_is_refused(cnn, tmp_path, monkeypatch, capsys, case):
+    """Status 2, one message that names the trouble, and nothing written."""
     write, words = BAD_INPUT[case]
-    with pytest.raises((OSError, ValueError), match="(?i)" + words):
-        cnn.load_data(write(tmp_path))
+    run_dir = tmp_path / "run"
+    arguments = ["cnn_cifar10.py", "--data", str(write(tmp_path)), "--run-dir", str(run_dir)]
+    monkeypatch.setattr(sys, "argv", arguments)
+    with pytest.raises(SystemExit) as stop:
+        cnn.main()
+    assert stop.value.code == 2
+    errors = [line for line in capsys.readouterr().err.splitlines() if "error: " in line]
+    assert len(errors) == 1 and words in errors[0]
+    assert not run_dir.exists()
 
 
-@pytest.mark.parametrize("case", ["missing path", "pickle", "negative label"])
-def test_bad_input_exits_with_one_message(run_script, tmp_path, case):
-    write, words = BAD_INPUT[case]
-    result = run_script(SCRIPT, "--data", write(tmp_path), "--run-dir", tmp_path / "run")
-    assert_clear_error(result, words)
-    assert not (tmp_path / "run").exists()
+def test_bad_input_as_a_user_sees_it(run_script, tmp_path):
+    result = run_script(SCRIPT, "--data", write_pickle_npz(tmp_path), cwd=tmp_path)
+    assert_clear_error(result, "bad.npz", "not a readable .npz")
+    assert not (tmp_path / "runs").exists()
 
 
 def test_without_network_the_message_says_what_works(run_script, tmp_path):
