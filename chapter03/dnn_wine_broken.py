@@ -7,7 +7,9 @@ Book: chapter 3, "Visualizing a broken network".
 
 At the end it measures what the histograms show: how far the units of a layer differ.
 
-What to expect: EXPECT
+What to expect: a loss that stays at 0.85 for all 500 epochs, the MAE of answering the median wine
+every time, and units that are copies of each other in every layer. Two to eight minutes on two busy
+CPU cores (Keras 3.15, TensorFlow 2.21, seed 1).
 """
 
 import argparse
@@ -152,7 +154,7 @@ def build_network(
     model.compile(
         optimizer=keras.optimizers.Adam(learning_rate=learning_rate),
         loss="mean_absolute_error",
-        steps_per_execution=16,  # batches per trip from Python: half the time on a net this small
+        steps_per_execution=16,  # batches per trip from Python (benchmarks/bench_mlp_wine.py)
     )
     return model
 

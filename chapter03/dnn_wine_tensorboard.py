@@ -6,7 +6,8 @@ Book: chapter 3, "Creating a TensorBoard callback". What is new beside chapter02
     python chapter03/dnn_wine_tensorboard.py                # 500 epochs, into runs/chapter03/tb/dnn
     tensorboard --logdir runs/chapter03/tb --port 6006      # in a second terminal, at any time
 
-What to expect: EXPECT
+What to expect: chapter 2's best validation MAE of 0.172 after two to eight minutes on two busy CPU
+cores (Keras 3.15, TensorFlow 2.21, seed 1), and 5 MB of logs.
 """
 
 import argparse
@@ -135,7 +136,7 @@ def build_network(input_features=10, hidden=(32, 32, 32, 32, 16), learning_rate=
     model.compile(
         optimizer=keras.optimizers.Adam(learning_rate=learning_rate),
         loss="mean_absolute_error",
-        steps_per_execution=16,  # batches per trip from Python: half the time on a net this small
+        steps_per_execution=16,  # batches per trip from Python (benchmarks/bench_mlp_wine.py)
     )
     return model
 

@@ -6,7 +6,8 @@ Book: chapter 3, "Creating a TensorBoard callback". What is new beside chapter02
     python chapter03/mlp_wine_tensorboard.py                # 200 epochs, into runs/chapter03/tb/mlp
     tensorboard --logdir runs/chapter03/tb --port 6006      # in a second terminal, at any time
 
-What to expect: EXPECT
+What to expect: chapter 2's test MAE of 0.195 after a minute or two on two busy CPU cores
+(Keras 3.15, TensorFlow 2.21, seed 1), and 0.7 MB of logs.
 """
 
 import argparse
@@ -133,7 +134,7 @@ def build_network(input_features=10, hidden=32, learning_rate=0.001):
     model.compile(
         optimizer=keras.optimizers.Adam(learning_rate=learning_rate),
         loss="mean_absolute_error",
-        steps_per_execution=16,  # batches per trip from Python: half the time on a net this small
+        steps_per_execution=16,  # batches per trip from Python (benchmarks/bench_mlp_wine.py)
     )
     return model
 

@@ -393,7 +393,7 @@ def test_killed_training_goes_on(run_script, tmp_path):
     assert list(history["epoch"]) == list(range(60))
     # The epochs from before are kept, and it learned on from them: no fresh network.
     np.testing.assert_allclose(history["val_loss"][:done], before)
-    assert history["val_loss"].iloc[done] < 0.5 * before.iloc[0]
+    assert history["val_loss"].iloc[done] < 1.1 * before.iloc[-1] < before.iloc[0]
     metrics = json.loads((run_dir / "metrics.json").read_text())
     assert metrics["seconds"] is None and metrics["epochs"] == 60
     assert metrics["val"]["mae"] <= before.min() + 1e-6
