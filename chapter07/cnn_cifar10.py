@@ -8,8 +8,8 @@ Book: chapter 7, "Training a convolutional neural network in Keras".
 
 What to expect: about 0.70 test accuracy after 12 epochs, logistic regression 0.40; from the fourth
 epoch on the network overfits, as the book shows. Half a minute an epoch or less on 2 CPU cores
-(Keras 3.15, TensorFlow 2.21, Python 3.11; chapter07/README.md has the run). On the sample, 12 epochs
-take half a minute.
+(Keras 3.15, TensorFlow 2.21, Python 3.11; chapter07/README.md has the run). The sample's 12 epochs
+take half a minute in all.
 """
 
 import argparse
