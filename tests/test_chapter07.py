@@ -76,7 +76,8 @@ def test_fused_batch_normalization_equals_kerass(cnn):
         gradients = tape.gradient(loss, [x, layer.gamma.value, layer.beta.value])
         results.append([y, *gradients, *layer.get_weights()])
     for plain, fused in zip(*results, strict=True):
-        np.testing.assert_allclose(fused, plain, rtol=1e-5, atol=1e-4)
+        # Sums of large terms of both signs: rounding is relative to the terms, not to the sum.
+        np.testing.assert_allclose(fused, plain, rtol=1e-5, atol=1e-5 * np.abs(plain).max())
     np.testing.assert_allclose(results[1][-1], results[0][-1], rtol=1e-6)  # running variance
 
 
@@ -418,13 +419,13 @@ def test_mixed_precision(run_script, tmp_path, tiny_npz):
 
 
 @pytest.mark.slow
-def test_real_cifar10_beats_chance_in_one_short_epoch(cnn, real_data_dir, tmp_path):
-    """400 steps on real photographs reach what no untrained network can."""
+def test_real_cifar10_beats_logistic_regression_in_one_epoch(cnn, real_data_dir):
+    """One epoch on real photographs; logistic regression stays at 0.405 (chapter07/README.md)."""
     import keras
 
     keras.utils.set_random_seed(1)
     data = cnn.load_data(real_data_dir / "cifar10.npz")
     assert [len(data[f"{part}_X"]) for part in ("train", "val", "test")] == [50_000, 5_000, 5_000]
     model = cnn.build_network()
-    model.fit(data["train_X"][:12_800], data["train_y"][:12_800], batch_size=32, verbose=0)
-    assert cnn.evaluate(model, data, "val")["accuracy"] > 0.3
+    model.fit(data["train_X"], data["train_y"], batch_size=32, verbose=0)
+    assert cnn.evaluate(model, data, "val")["accuracy"] > 0.405
