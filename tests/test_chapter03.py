@@ -149,6 +149,7 @@ def test_the_verdict_follows_the_measurement(broken, capsys):
     assert "copies of each other in hidden3" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_units_stay_equal_through_training_only_when_they_start_equal(broken):
     import keras
 
