@@ -4,7 +4,7 @@ Book: chapter 5, "Controlling variance with regularization". What is new beside 
 `build_network` and in `--l2`.
 
     python chapter05/mlp_mnist_l2.py                # the book's strength, 0.01: far too much
-    python chapter05/mlp_mnist_l2.py --l2 STRENGTH  # one that helps
+    python chapter05/mlp_mnist_l2.py --l2 1e-05     # one that helps
     python chapter05/mlp_mnist_l2.py --data sample  # 5,000 of its digits, needs no network
     python chapter05/compare_runs.py                # then: beside the other runs
 

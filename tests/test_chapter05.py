@@ -511,11 +511,7 @@ def results(pattern):
 
 @pytest.mark.parametrize(
     ("runs", "row"),
-    [
-        ("mlp", "`mlp_mnist.py`"),
-        ("dropout", "`mlp_mnist_dropout.py`"),
-        ("l2_1e-05", "`mlp_mnist_l2.py --l2 0.00001`"),
-    ],
+    [("mlp", "`mlp_mnist.py`"), ("dropout", "`mlp_mnist_dropout.py`")],
 )
 def test_readme_has_the_test_accuracy_of_the_results(runs, row):
     found = results(f"{runs}_seed*.json")
