@@ -215,17 +215,35 @@ def create_callbacks(run_dir, resuming=False):
     return callbacks
 
 
+def finished_epochs(backup_dir):
+    """Number of epochs that the backup of `BackupAndRestore` in `backup_dir` holds; 0 without one.
+
+    A kill while Keras writes that number leaves an empty file. Then the backup of the epoch before,
+    which `double_checkpoint` keeps, takes its place.
+    """
+    for suffix in ("", ".bkp"):
+        try:
+            text = (backup_dir / f"training_metadata.json{suffix}").read_text()
+            epochs = json.loads(text)["epoch"]
+        except (OSError, ValueError):
+            continue
+        if suffix:
+            for name in ("latest.weights.h5", "training_metadata.json"):
+                shutil.copy(backup_dir / f"{name}.bkp", backup_dir / name)
+        return epochs
+    return 0
+
+
 def interrupted_run(run_dir, settings):
     """Whether `run_dir` holds an unfinished training of the same settings; says what it found.
 
     A backup of other data or another seed is set aside: going on from it would mix two runs.
     """
     settings_path = run_dir / "settings.json"
-    metadata_path = run_dir / "backup" / "training_metadata.json"
-    if metadata_path.exists():
+    epochs = finished_epochs(run_dir / "backup")
+    if epochs:
         if settings_path.exists() and json.loads(settings_path.read_text()) == settings:
-            epoch = json.loads(metadata_path.read_text())["epoch"]
-            print(f"Resuming the interrupted run in {run_dir} after epoch {epoch}.")
+            print(f"Resuming the interrupted run in {run_dir} after epoch {epochs}.")
             return True
         print(f"{run_dir} holds an interrupted run with other settings; starting afresh.")
     for name in ("backup", "train", "validation"):  # else two runs would share one curve

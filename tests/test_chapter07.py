@@ -306,6 +306,26 @@ def test_backup_of_other_settings_is_not_resumed(cnn, tmp_path, capsys):
     assert "other settings" in capsys.readouterr().out and not backup.exists()
 
 
+@pytest.mark.parametrize("left", ["", '{"epoch": 3, "ba'])
+def test_kill_while_keras_counts_the_epochs(cnn, tmp_path, capsys, left):
+    """An empty or cut training_metadata.json: the backup of the epoch before takes over."""
+    backup = tmp_path / "backup"
+    backup.mkdir()
+    (tmp_path / "settings.json").write_text('{"seed": 1}')
+    (backup / "training_metadata.json").write_text(left)
+    (backup / "latest.weights.h5").write_text("after epoch 3")
+    (backup / "training_metadata.json.bkp").write_text('{"epoch": 2}')
+    (backup / "latest.weights.h5.bkp").write_text("after epoch 2")
+    assert cnn.interrupted_run(tmp_path, {"seed": 1}) and "after epoch 2" in capsys.readouterr().out
+    assert json.loads((backup / "training_metadata.json").read_text()) == {"epoch": 2}
+    assert (backup / "latest.weights.h5").read_text() == "after epoch 2"
+
+    for file in backup.glob("*.bkp"):  # killed in the first epoch: nothing to go on from
+        file.unlink()
+    (backup / "training_metadata.json").write_text(left)
+    assert not cnn.interrupted_run(tmp_path, {"seed": 1}) and not backup.exists()
+
+
 @pytest.mark.slow
 def test_killed_training_goes_on(run_script, tmp_path):
     """kill -9 in mid-training; the same command goes on from the last finished epoch."""
