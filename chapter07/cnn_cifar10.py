@@ -496,6 +496,9 @@ def parse_arguments():
     parser.add_argument(
         "--num-gpus", type=positive, default=1, help="devices that share each batch (default: 1)"
     )
+    parser.add_argument("--coordinator", metavar="HOST:PORT", help="host 0 (docs/scaling.md)")
+    parser.add_argument("--num-hosts", type=positive, help="processes that train together")
+    parser.add_argument("--host-index", type=int, help="which of them this is, from 0")
     parser.add_argument(
         "--mixed-precision", action="store_true", help="16-bit arithmetic: faster on recent GPUs"
     )
@@ -504,6 +507,14 @@ def parse_arguments():
         parser.error(f"--image-size must be {MIN_IMAGE_SIZE} or more for this network")
     if args.batch_size % args.num_gpus:
         parser.error(f"--batch-size must be a multiple of --num-gpus ({args.num_gpus})")
+    together = (args.coordinator, args.num_hosts, args.host_index)
+    if any(value is not None for value in together):
+        if None in together:
+            parser.error("--coordinator, --num-hosts and --host-index belong together")
+        if not 0 <= args.host_index < args.num_hosts:
+            parser.error(f"--host-index must be from 0 to {args.num_hosts - 1}")
+        if args.evaluate or args.num_gpus > 1:
+            parser.error("--num-hosts trains, with all devices: no --evaluate, no --num-gpus")
     if args.run_dir is None:  # a first try on the sample must not replace a model of the real set
         args.run_dir = RUNS_DIR / ("cnn_cifar10_sample" if args.data == "sample" else "cnn_cifar10")
     return args
@@ -541,6 +552,73 @@ def train(model, data, args, settings):
     return history, seconds
 
 
+def train_on_hosts(model, data, args, settings):
+    """As `train`, together with other hosts; only host 0 keeps the model and can go on from it.
+
+    Raises:
+        ValueError: the batch does not divide evenly.
+    """
+    import many_hosts
+
+    num_devices = len(list_devices())
+    if args.batch_size % num_devices:
+        raise ValueError(f"--batch-size must be a multiple of {num_devices}, one part per device")
+    args.run_dir.mkdir(parents=True, exist_ok=True)
+    backup_dir = args.run_dir / "backup"
+    if args.host_index == 0:
+        resuming = interrupted_run(args.run_dir, settings)
+        callbacks = create_callbacks(args.run_dir, resuming)
+        callbacks[-1] = many_hosts.Backup(backup_dir, double_checkpoint=True)
+    else:
+        callbacks = [keras.callbacks.CSVLogger(args.run_dir / f"history_{args.host_index}.csv")]
+    try:
+        start = time.perf_counter()
+        done = many_hosts.restore_everywhere(
+            model,
+            lambda: build_network(1, model.input_shape[1:], model.output_shape[1]),
+            backup_dir,
+            finished_epochs(backup_dir),
+            args.host_index,
+        )
+        share = {
+            part: many_hosts.HostShare(
+                data[f"{part}_X"],
+                data[f"{part}_y"],
+                args.batch_size,
+                args.num_hosts,
+                args.host_index,
+                seed=args.seed if part == "train" else None,
+                epoch=done,
+                multiple=num_devices,
+            )
+            for part in ("train", "val")
+        }
+        model.fit(
+            share["train"],
+            epochs=args.epochs,
+            initial_epoch=done,
+            shuffle=False,  # HostShare shuffles, on all hosts alike
+            validation_data=share["val"],
+            callbacks=[many_hosts.OnlyHere(callbacks)],
+            verbose="auto" if args.host_index == 0 else 2,
+        )
+        seconds = None if done else round(time.perf_counter() - start, 1)
+        many_hosts.part_from_hosts()
+    except (RuntimeError, ValueError) as error:  # JAX raises the one or the other
+        print(
+            f"error: the connection to another host is lost ({many_hosts.first_line(error)}). "
+            "Start all hosts again with the same commands: they go on from the last finished epoch",
+            file=sys.stderr,
+            flush=True,
+        )
+        os._exit(1)  # an orderly end would wait for the lost host
+    if args.host_index:
+        print(f"Host {args.host_index} is done; host 0 has the model and the figures.")
+        sys.exit()
+    history = pd.read_csv(args.run_dir / "history.csv").drop_duplicates("epoch", keep="last")
+    return history, seconds
+
+
 def report(model, data, run_dir):
     """Score the model and the baseline, print both, draw the pictures; returns the scores."""
     scores = {part: evaluate(model, data, part) for part in ("train", "val", "test")}
@@ -560,7 +638,15 @@ def main():
     args = parse_arguments()
     keras.utils.set_random_seed(args.seed)
     backend = keras.backend.backend()
-    devices = list_devices()[: args.num_gpus]
+    if args.num_hosts:
+        import many_hosts
+
+        try:
+            many_hosts.join_hosts(args.coordinator, args.num_hosts, args.host_index)
+        except (OSError, ValueError) as error:
+            print(f"error: {error}", file=sys.stderr)
+            sys.exit(2)
+    devices = list_devices()[: None if args.num_hosts else args.num_gpus]
     on_cpu = devices[0].startswith("cpu")
     device = ", ".join(devices) + (f" ({os.cpu_count()} cores)" if on_cpu else "")
     print(f"Keras {keras.__version__} on {backend}, device: {device}")
@@ -599,7 +685,11 @@ def main():
         "precision": keras.config.dtype_policy().name,
     }
     try:
-        history, seconds = train(model, data, args, settings)
+        fit = train_on_hosts if args.num_hosts else train
+        history, seconds = fit(model, data, args, settings)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
     except KeyboardInterrupt:
         sys.exit("\nInterrupted; the same command goes on from the last finished epoch.")
     plot_history(history, args.run_dir / "learning_curves.png")

@@ -1,0 +1,107 @@
+"""Chapter 7's CNN on one and on two hosts: images per second, each host pinned to one core.
+
+    KERAS_BACKEND=jax python benchmarks/bench_hosts.py      # Linux, about three minutes on 2 cores
+
+Both hosts are processes on this machine, which talk over localhost: the cores are shared out, the
+network is not measured. One process on one core, then two on a core each, train the same network
+with the same batches of all hosts together; the first epoch, with its compilation, is left out.
+"""
+
+import argparse
+import json
+import os
+import socket
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "chapter07"))
+
+
+def work(args):
+    """One host: train, and let host 0 print the seconds of each epoch after the first."""
+    os.sched_setaffinity(0, [args.host_index])  # before JAX counts the cores
+    import keras
+    import many_hosts
+    from cnn_cifar10 import build_network, load_data
+
+    class Timer(keras.callbacks.Callback):
+        def __init__(self):
+            super().__init__()
+            self.seconds = []
+
+        def on_epoch_begin(self, epoch, logs=None):
+            self.start = time.perf_counter()
+
+        def on_epoch_end(self, epoch, logs=None):
+            self.seconds.append(time.perf_counter() - self.start)
+
+    keras.utils.set_random_seed(1)
+    many_hosts.join_hosts(args.coordinator, args.num_hosts, args.host_index)
+    data, timer = load_data("sample"), Timer()
+    rows = len(data["train_X"]) // args.batch_size * args.batch_size  # no smaller last batch
+    share = many_hosts.HostShare(
+        data["train_X"][:rows],
+        data["train_y"][:rows],
+        args.batch_size,
+        args.num_hosts,
+        args.host_index,
+        seed=1,
+    )
+    build_network().fit(share, epochs=args.epochs, shuffle=False, verbose=0, callbacks=[timer])
+    if args.host_index == 0:
+        print("\n" + json.dumps([rows / seconds for seconds in timer.seconds[1:]]))
+    many_hosts.part_from_hosts()
+
+
+def measure(num_hosts, batch_size, epochs):
+    """Images per second of each epoch with `num_hosts` processes."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        coordinator = f"127.0.0.1:{free.getsockname()[1]}"
+    command = [sys.executable, __file__, "--coordinator", coordinator]
+    command += ["--num-hosts", str(num_hosts), "--batch-size", str(batch_size)]
+    command += ["--epochs", str(epochs), "--host-index"]
+    hosts = [
+        subprocess.Popen([*command, str(index)], stdout=subprocess.PIPE, text=True)
+        for index in range(num_hosts)
+    ]
+    outputs = [host.communicate()[0] for host in hosts]
+    if any(host.returncode for host in hosts):
+        sys.exit("error: a host failed; its message is above")
+    return json.loads(outputs[0].splitlines()[-1])
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--epochs", type=int, default=6, help="of each run (default: 6)")
+    parser.add_argument("--batch-size", type=int, help="(default: 32, then 256)")
+    parser.add_argument("--coordinator", help=argparse.SUPPRESS)
+    parser.add_argument("--num-hosts", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--host-index", type=int, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    os.environ["KERAS_BACKEND"] = "jax"
+    if args.coordinator:
+        return work(args)
+    print(f"{args.epochs - 1} epochs each, median (lowest to highest), one core per host")
+    for batch_size in [args.batch_size] if args.batch_size else [32, 256]:
+        medians = []
+        for num_hosts in (1, 2):
+            speeds = measure(num_hosts, batch_size, args.epochs)
+            medians.append(statistics.median(speeds))
+            print(
+                f"batch {batch_size:4}, {num_hosts} host(s): {medians[-1]:6.0f} images per second "
+                f"({min(speeds):.0f} to {max(speeds):.0f})"
+            )
+        print(f"batch {batch_size:4}, ratio: {medians[1] / medians[0]:.2f}")
+
+
+if __name__ == "__main__":
+    main()
