@@ -1,0 +1,5 @@
+"""Agents: things that act in an environment and learn from what follows."""
+
+from .dqn import DQNAgent
+
+__all__ = ["DQNAgent"]
