@@ -4,7 +4,7 @@ Book: chapter 7, "Using data augmentation".
 
     python chapter07/cnn_cifar10_augmented.py                    # both trainings, real set
     python chapter07/cnn_cifar10_augmented.py --data sample      # stand-in, needs no network
-    python chapter07/cnn_cifar10_augmented.py --network better   # what tuning gives
+    python chapter07/cnn_cifar10_augmented.py --network better   # better arranged
     python chapter07/cnn_cifar10_augmented.py --data my_photos/  # one folder of images per class
 
 The book's network is trained twice from the same weights for the same number of steps: on the
