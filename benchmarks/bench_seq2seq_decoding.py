@@ -1,6 +1,6 @@
 """Chapter 11: seconds to translate 200 sentences, `predict` per character against ours, in one run.
 
-    python benchmarks/bench_seq2seq_decoding.py                  # about 4 minutes on 2 cores
+    python benchmarks/bench_seq2seq_decoding.py                  # about 8 minutes on 2 cores
     python benchmarks/bench_seq2seq_decoding.py --sentences 20
 
 The book's way: one sentence after the other, one call of `decoder_model.predict` for each
