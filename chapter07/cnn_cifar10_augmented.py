@@ -11,7 +11,10 @@ The book's network is trained twice from the same weights for the same number of
 images as they are, then on images turned by up to 20 degrees, shifted by up to 2 % and mirrored
 at random, anew in each epoch. Look at learning_curves.png: without augmentation the network soon
 knows its training images by heart and its validation loss climbs; with augmentation both come
-much later. What it costs is in benchmarks/bench_augmentation.py, figures in chapter07/README.md.
+much later. After 12 epochs of the real set: lowest validation loss in epoch 3 without and 10 with
+augmentation, test accuracy 0.695 and 0.689; the better network 0.801. Half a minute to a minute
+and a half for an epoch on one shared CPU core, two for the better network's (Keras 3.15, TensorFlow
+2.21, Python 3.11; chapter07/README.md has the runs, benchmarks/bench_augmentation.py the ratio).
 """
 
 import argparse

@@ -108,7 +108,7 @@ def build_callbacks(run_dir, interval, resuming=False):
     """Weights and a checkpoint every `interval` steps, and a log of all episodes."""
     return [
         ModelIntervalCheckpoint(run_dir / "weights_{step}.weights.h5", interval=interval),
-        FileLogger(run_dir / "log.json", interval=20, append=resuming),
+        FileLogger(run_dir / "log.json", interval=1, append=resuming),
         TensorBoard(run_dir / "tb"),
         Checkpoint(run_dir / "checkpoint", interval=interval),  # with the memory: up to 7 GB
     ]

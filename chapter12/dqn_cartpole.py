@@ -88,7 +88,7 @@ def build_callbacks(run_dir, resuming=False):
     """Weights every 10,000 steps, a log of all episodes, and a checkpoint to go on from."""
     return [
         ModelIntervalCheckpoint(run_dir / "weights_{step}.weights.h5", interval=10_000),
-        FileLogger(run_dir / "log.json", interval=20, append=resuming),
+        FileLogger(run_dir / "log.json", interval=1, append=resuming),
         TensorBoard(run_dir / "tb"),
         Checkpoint(run_dir / "checkpoint", interval=5000),
     ]

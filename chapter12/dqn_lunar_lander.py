@@ -122,7 +122,7 @@ def build_callbacks(run_dir, resuming=False):
     """The best weights, a log of all episodes, and a checkpoint to go on from."""
     return [
         KeepBest(run_dir / "dqn.weights.h5"),
-        FileLogger(run_dir / "log.json", interval=20, append=resuming),
+        FileLogger(run_dir / "log.json", interval=1, append=resuming),
         TensorBoard(run_dir / "tb"),
         Checkpoint(run_dir / "checkpoint", interval=25_000),
     ]
