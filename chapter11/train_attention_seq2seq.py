@@ -168,8 +168,8 @@ def main():
     args = parse_arguments(__doc__, "attention_seq2seq")
     models, data = run(args, build_models, SCRIPT)
     plot_attention(choose_sentences(data), models, data, args.run_dir / "attention.png")
-    plain = "char_seq2seq_sample" if args.data == "sample" else "char_seq2seq"
-    compare(args.run_dir, args.run_dir.parent / plain)
+    # Both scripts' default folders, and any two that are named alike, lie beside each other.
+    compare(args.run_dir, args.run_dir.with_name(args.run_dir.name.replace("attention", "char")))
 
 
 if __name__ == "__main__":

@@ -1,9 +1,12 @@
 """Shared fixtures: run a script as a user would, find the real data, read what a run wrote."""
 
 import importlib.util
+import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -50,6 +53,33 @@ def assert_clear_error(result, *words):
     assert len(message) == 1, result.stderr
     for word in words:
         assert word.lower() in message[0].lower(), message[0]
+
+
+def kill_in_training(script, arguments, backup_dir, after_epoch, timeout=300):
+    """Start a training, kill -9 it after `after_epoch` epochs; returns how many are backed up."""
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / script), *map(str, arguments)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    deadline = time.monotonic() + timeout
+    while time.monotonic() < deadline and process.poll() is None:
+        if backed_up_epochs(backup_dir) >= after_epoch:
+            break
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL, "the run ended before it could be killed"
+    return backed_up_epochs(backup_dir)
+
+
+def backed_up_epochs(backup_dir):
+    """Epochs in the backup; where the kill cut Keras's count off, those of the backup before."""
+    for name in ("training_metadata.json", "training_metadata.json.bkp"):
+        try:
+            return json.loads((backup_dir / name).read_text())["epoch"]
+        except (OSError, json.JSONDecodeError):
+            continue
+    return 0
 
 
 def load_script(script):

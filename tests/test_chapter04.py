@@ -2,16 +2,14 @@
 
 import json
 import re
-import signal
 import subprocess
 import sys
-import time
 from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import ROOT, assert_clear_error, load_script
+from conftest import ROOT, assert_clear_error, kill_in_training, load_script
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
@@ -524,23 +522,7 @@ def test_killed_training_goes_on(run_script, tmp_path):
     """kill -9 in mid-training; the same command goes on from the last finished epoch."""
     run_dir = tmp_path / "run"
     arguments = ("--data", "sample", "--epochs", "40", "--run-dir", str(run_dir))
-    process = subprocess.Popen(
-        [sys.executable, str(ROOT / DNN), *arguments],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    metadata = run_dir / "backup" / "training_metadata.json"
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and process.poll() is None:
-        try:
-            if json.loads(metadata.read_text())["epoch"] >= 4:
-                break
-        except (OSError, json.JSONDecodeError):
-            pass
-        time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL, "the run ended before it could be killed"
-    done = json.loads(metadata.read_text())["epoch"]
+    done = kill_in_training(DNN, arguments, run_dir / "backup", after_epoch=4)
     before = pd.read_csv(run_dir / "history.csv")[:done]
 
     result = run_script(DNN, *arguments)

@@ -1,7 +1,6 @@
 """Chapter 7: the CNN, its readers, its bad inputs, resume after a kill, other backends."""
 
 import json
-import signal
 import subprocess
 import sys
 import time
@@ -9,7 +8,7 @@ import time
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import ROOT, assert_clear_error, load_script
+from conftest import ROOT, assert_clear_error, kill_in_training, load_script
 from PIL import Image
 
 SCRIPT = "chapter07/cnn_cifar10.py"
@@ -331,23 +330,7 @@ def test_killed_training_goes_on(run_script, tmp_path):
     """kill -9 in mid-training; the same command goes on from the last finished epoch."""
     run_dir = tmp_path / "run"
     arguments = ("--data", "sample", "--epochs", "5", "--run-dir", str(run_dir))
-    process = subprocess.Popen(
-        [sys.executable, str(ROOT / SCRIPT), *arguments],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    metadata = run_dir / "backup" / "training_metadata.json"
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and process.poll() is None:
-        try:
-            if json.loads(metadata.read_text())["epoch"] >= 2:
-                break
-        except (OSError, json.JSONDecodeError):
-            pass
-        time.sleep(0.05)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL, "the run ended before it could be killed"
-    done = json.loads(metadata.read_text())["epoch"]
+    done = kill_in_training(SCRIPT, arguments, run_dir / "backup", after_epoch=2)
     best_before = pd.read_csv(run_dir / "history.csv")["val_accuracy"][:done].max()
 
     result = run_script(SCRIPT, *arguments)

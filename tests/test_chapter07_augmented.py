@@ -2,15 +2,13 @@
 
 import inspect
 import json
-import signal
-import subprocess
 import sys
 import time
 
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import ROOT, assert_clear_error, load_script
+from conftest import assert_clear_error, kill_in_training, load_script
 from PIL import Image
 
 SCRIPT = "chapter07/cnn_cifar10_augmented.py"
@@ -347,22 +345,7 @@ def test_killed_training_goes_on(run_script, tmp_path):
     np.savez(tmp_path / "set.npz", **tiny_set(train=640, size=20))
     arguments = ("--data", tmp_path / "set.npz", "--epochs", 12, "--run-dir", run_dir)
     arguments = [*map(str, arguments), "--batch-size", "8"]
-    process = subprocess.Popen(
-        [sys.executable, str(ROOT / SCRIPT), *arguments],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    metadata = run_dir / "backup" / "training_metadata.json"
-    deadline = time.monotonic() + 200
-    while time.monotonic() < deadline and process.poll() is None:
-        try:
-            if json.loads(metadata.read_text())["epoch"] >= 2:
-                break
-        except (OSError, json.JSONDecodeError):
-            pass
-        time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL, "the run ended before it could be killed"
+    kill_in_training(SCRIPT, arguments, run_dir / "backup", after_epoch=2)
     assert (run_dir / "without" / "finished.json").exists()
 
     result = run_script(SCRIPT, *arguments)

@@ -4,10 +4,7 @@ import csv
 import hashlib
 import io
 import json
-import os
 import shutil
-import signal
-import subprocess
 import sys
 import time
 import zipfile
@@ -15,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import ROOT, assert_clear_error, load_script
+from conftest import ROOT, assert_clear_error, kill_in_training, load_script
 from PIL import Image
 
 FOLDER = ROOT / "chapter08"
@@ -816,22 +813,7 @@ def test_killed_run_goes_on_in_stage_2(run_script, sorted_photos, tmp_path):
         *("--data", sorted_photos, "--weights", "none", "--image-size", 75, "--epochs", 2),
         *("--fine-tune-epochs", 3, "--run-dir", run_dir, "--cache-dir", tmp_path / "cache"),
     ]
-    process = subprocess.Popen(
-        [sys.executable, str(ROOT / SCRIPT), *map(str, arguments)],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    metadata = run_dir / "backup_fine_tuning" / "training_metadata.json"
-    deadline = time.monotonic() + 150
-    while time.monotonic() < deadline and process.poll() is None:
-        try:
-            if json.loads(metadata.read_text())["epoch"] >= 1:
-                break
-        except (OSError, json.JSONDecodeError):
-            pass
-        time.sleep(0.02)
-    os.kill(process.pid, signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL, "the run ended before it could be killed"
+    kill_in_training(SCRIPT, arguments, run_dir / "backup_fine_tuning", after_epoch=1)
     stage_1 = (run_dir / "history_feature_extraction.csv").read_text()
     result = run_script(SCRIPT, *arguments)
     assert result.returncode == 0, result.stderr

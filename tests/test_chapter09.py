@@ -1,16 +1,13 @@
 """Chapter 9: RNN and LSTM by hand, price data without look-ahead, the stateful LSTM, baselines."""
 
 import json
-import signal
-import subprocess
 import sys
-import time
 from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import ROOT, assert_clear_error, load_script
+from conftest import ROOT, assert_clear_error, kill_in_training, load_script
 from PIL import Image
 
 RNN = "chapter09/rnn_from_scratch.py"
@@ -695,23 +692,7 @@ def test_killed_training_goes_on(run_script, tmp_path):
     """kill -9 in mid-training on the sample; the same command goes on from the last epoch."""
     run_dir = tmp_path / "run"
     arguments = ("--data", "sample", "--epochs", "4", "--run-dir", str(run_dir))
-    process = subprocess.Popen(
-        [sys.executable, str(ROOT / LSTM), *arguments],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    metadata = run_dir / "backup" / "training_metadata.json"
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and process.poll() is None:
-        try:
-            if json.loads(metadata.read_text())["epoch"] >= 2:
-                break
-        except (OSError, json.JSONDecodeError):
-            pass
-        time.sleep(0.05)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL, "the run ended before it could be killed"
-    done = json.loads(metadata.read_text())["epoch"]
+    done = kill_in_training(LSTM, arguments, run_dir / "backup", after_epoch=2)
 
     result = run_script(LSTM, *arguments)
     assert result.returncode == 0, result.stderr

@@ -5,18 +5,16 @@ import io
 import json
 import math
 import shutil
-import signal
 import subprocess
 import sys
 import tarfile
-import time
 from types import SimpleNamespace
 
 import keras
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import ROOT, assert_clear_error, load_script
+from conftest import ROOT, assert_clear_error, kill_in_training, load_script
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 VECTORIZE, WORDS, WORD2VEC = (
@@ -512,24 +510,8 @@ def test_killed_training_goes_on(run_script, tmp_path):
     """kill -9 in mid-training; the same command goes on from the last finished epoch."""
     run_dir = tmp_path / "run"
     arguments = ("--data", "sample", "--epochs", "15", "--run-dir", str(run_dir))
-    process = subprocess.Popen(
-        [sys.executable, str(ROOT / IMDB), *arguments],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    metadata = run_dir / "backup" / "training_metadata.json"
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and process.poll() is None:
-        try:
-            if json.loads(metadata.read_text())["epoch"] >= 3:
-                break
-        except (OSError, json.JSONDecodeError):
-            pass
-        time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL, "the run ended before it could be killed"
+    done = kill_in_training(IMDB, arguments, run_dir / "backup", after_epoch=3)
     assert not (run_dir / "text_model.keras").exists()
-    done = json.loads(metadata.read_text())["epoch"]
 
     result = run_script(IMDB, *arguments)
     assert result.returncode == 0, result.stderr

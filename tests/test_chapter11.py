@@ -2,16 +2,14 @@
 
 import itertools
 import json
-import signal
 import subprocess
 import sys
-import time
 from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import ROOT, assert_clear_error, load_script
+from conftest import ROOT, assert_clear_error, kill_in_training, load_script
 from PIL import Image
 
 TRAIN = "chapter11/train_char_seq2seq.py"
@@ -517,7 +515,6 @@ def test_networks_load_in_safe_mode_without_the_scripts(trained):
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(reason="looks for the plain run in the wrong folder", strict=False)
 def test_attention_script(trained, run_script, tmp_path):
     _, plain_dir = trained
     run_dir = plain_dir.parent / "attention_seq2seq"
@@ -541,23 +538,7 @@ def test_killed_training_goes_on(run_script, tmp_path):
     run_dir = tmp_path / "run"
     arguments = ("--data", "sample", "--num-samples", "300", "--batch-size", "16", "--epochs", "9")
     arguments += ("--run-dir", str(run_dir))
-    process = subprocess.Popen(
-        [sys.executable, str(ROOT / TRAIN), *arguments],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    metadata = run_dir / "backup" / "training_metadata.json"
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and process.poll() is None:
-        try:
-            if json.loads(metadata.read_text())["epoch"] >= 3:
-                break
-        except (OSError, json.JSONDecodeError):
-            pass
-        time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL, "the run ended before it could be killed"
-    done = json.loads(metadata.read_text())["epoch"]
+    done = kill_in_training(TRAIN, arguments, run_dir / "backup", after_epoch=3)
     before = pd.read_csv(run_dir / "history.csv")[:done]
 
     result = run_script(TRAIN, *arguments)
