@@ -31,7 +31,7 @@ import keras
 import numpy as np
 from keras import layers
 from rl.agents.dqn import DQNAgent
-from rl.callbacks import Checkpoint, FileLogger, ModelIntervalCheckpoint, TensorBoard
+from rl.callbacks import Checkpoint, FileLogger, KeepBest, ModelIntervalCheckpoint, TensorBoard
 from rl.memory import SequentialMemory
 from rl.policy import EpsGreedyQPolicy, LinearAnnealedPolicy
 from visualize_log import plot_logs
@@ -84,9 +84,10 @@ def build_agent(seed=None, double_dqn=False):
     return agent
 
 
-def build_callbacks(run_dir, resuming=False):
-    """Weights every 10,000 steps, a log of all episodes, and a checkpoint to go on from."""
+def build_callbacks(run_dir, max_episode_steps=200, resuming=False):
+    """The best weights and those every 10,000 steps, a log, and a checkpoint to go on from."""
     return [
+        KeepBest(run_dir / "dqn.weights.h5", make_env(max_episode_steps), interval=2500),
         ModelIntervalCheckpoint(run_dir / "weights_{step}.weights.h5", interval=10_000),
         FileLogger(run_dir / "log.json", interval=1, append=resuming),
         TensorBoard(run_dir / "tb"),
@@ -147,11 +148,11 @@ def train(agent, env, args):
     agent.fit(
         env,
         nb_steps=args.nb_steps,
-        callbacks=build_callbacks(args.run_dir, resuming=step > 0),
+        callbacks=build_callbacks(args.run_dir, args.max_episode_steps, resuming=step > 0),
         verbose=args.verbose,
         seed=args.seed + step,  # a resumed run must not play its first episodes again
     )
-    agent.save_weights(args.run_dir / "dqn.weights.h5")
+    agent.load_weights(args.run_dir / "dqn.weights.h5")
     shutil.rmtree(checkpoint, ignore_errors=True)  # finished: the next run starts afresh
     return None if step else round(time.perf_counter() - start, 1)
 
@@ -227,6 +228,7 @@ def main():
         "episodes": agent.episode,
         "seconds": seconds,
         "parameters": agent.model.count_params(),
+        "val": json.loads((args.run_dir / "dqn.weights.json").read_text()),
         "test": {
             "mean_reward": float(np.mean(rewards)),
             "std_reward": float(np.std(rewards)),

@@ -31,7 +31,7 @@ import keras
 import numpy as np
 from keras import layers
 from rl.agents.dqn import DQNAgent
-from rl.callbacks import Callback, Checkpoint, FileLogger, TensorBoard
+from rl.callbacks import Checkpoint, FileLogger, KeepBest, TensorBoard
 from rl.memory import SequentialMemory
 from rl.policy import EpsGreedyQPolicy, LinearAnnealedPolicy
 from visualize_log import plot_logs
@@ -94,34 +94,10 @@ def build_agent(seed=None):
     return agent
 
 
-class KeepBest(Callback):
-    """Saves the weights whenever the mean reward of the last episodes of training is a new high.
-
-    An agent that has learned to land forgets it now and then. The test episodes have no say.
-    """
-
-    def __init__(self, path, episodes=100):
-        self.path, self.episodes = path, episodes
-        self.state_path = path.with_suffix(".json")
-
-    def on_train_begin(self):
-        self.rewards, self.best = [], -np.inf
-        if self.agent.step and self.state_path.exists():
-            self.best = json.loads(self.state_path.read_text())["mean_reward"]
-
-    def on_episode_end(self, episode, logs):
-        self.rewards = [*self.rewards, logs["episode_reward"]][-self.episodes :]
-        mean = float(np.mean(self.rewards))
-        if len(self.rewards) == self.episodes and mean > self.best:
-            self.best = mean
-            self.agent.save_weights(self.path)
-            self.state_path.write_text(json.dumps({"mean_reward": mean, "step": self.agent.step}))
-
-
 def build_callbacks(run_dir, resuming=False):
     """The best weights, a log of all episodes, and a checkpoint to go on from."""
     return [
-        KeepBest(run_dir / "dqn.weights.h5"),
+        KeepBest(run_dir / "dqn.weights.h5", make_env(), interval=10_000),
         FileLogger(run_dir / "log.json", interval=1, append=resuming),
         TensorBoard(run_dir / "tb"),
         Checkpoint(run_dir / "checkpoint", interval=25_000),
@@ -183,8 +159,6 @@ def train(agent, env, args):
         verbose=args.verbose,
         seed=args.seed + step,  # a resumed run must not play its first episodes again
     )
-    if not (args.run_dir / "dqn.weights.h5").exists():  # fewer episodes than KeepBest looks at
-        agent.save_weights(args.run_dir / "dqn.weights.h5")
     agent.load_weights(args.run_dir / "dqn.weights.h5")
     shutil.rmtree(checkpoint, ignore_errors=True)  # finished: the next run starts afresh
     return None if step else round(time.perf_counter() - start, 1)
@@ -259,6 +233,7 @@ def main():
         "episodes": agent.episode,
         "seconds": seconds,
         "parameters": agent.model.count_params(),
+        "val": json.loads((args.run_dir / "dqn.weights.json").read_text()),
         "test": {
             "mean_reward": float(np.mean(rewards)),
             "std_reward": float(np.std(rewards)),

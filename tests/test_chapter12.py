@@ -314,6 +314,33 @@ def test_ends_are_not_cut_offs(rl):
     np.testing.assert_allclose(agent.compute_q_values(np.float32([[1, 0]])), [0.5, 0], atol=0.05)
 
 
+def test_best_network_is_kept(rl, tmp_path):
+    """Of trials with scores 1, 3, 2, 3 the last 3 is kept, after a resumption, too."""
+    agent = make_agent(rl, network(2, 2))
+    path = tmp_path / "best" / "dqn.weights.h5"
+    scores, kept = iter([1, 3, 2, 3, 2]), []
+    agent.test = lambda env, episodes, **options: [next(scores)] * episodes
+    agent.save_weights = lambda filepath: kept.append(agent.step)
+    keeper = rl.callbacks.KeepBest(path, TwoStates(), interval=10, episodes=2)
+    agent.fit(TwoStates(limit=5), 38, callbacks=[keeper], verbose=0)
+    assert kept == [10, 20, 38]
+    assert json.loads(keeper.score_path.read_text()) == {"mean_reward": 3.0, "step": 38}
+    agent.fit(TwoStates(limit=5), 45, callbacks=[keeper], verbose=0)
+    assert kept == [10, 20, 38]
+
+
+def test_trials_leave_the_training_alone(rl, tmp_path):
+    """With greedy games every 10 steps the agent ends with the same weights as without."""
+    agents = []
+    for callbacks in ([], [rl.callbacks.KeepBest(tmp_path / "w.weights.h5", TwoStates(), 10)]):
+        keras.utils.set_random_seed(0)
+        agents.append(make_agent(rl, network(2, 2)))
+        agents[-1].fit(TwoStates(), 100, callbacks=callbacks, verbose=0)
+    plain, tried = (agent.model.get_weights()[0] for agent in agents)
+    np.testing.assert_array_equal(plain, tried)
+    assert (tmp_path / "w.weights.h5").exists()
+
+
 # --- files ------------------------------------------------------------------------------------
 
 
@@ -419,6 +446,18 @@ def test_killed_training_goes_on(tmp_path):
     assert log["mean_eps"][after] < 0.6  # epsilon goes on where it was, not at 1
     metrics = json.loads((run_dir / "metrics.json").read_text())
     assert metrics["seconds"] is None and metrics["test"]["mean_reward"] > 60
+
+
+def test_missing_physics_is_named(monkeypatch):
+    """Without Box2D, gymnasium's error becomes the command that installs it."""
+    script = load_script(ROOT / "chapter12" / "dqn_lunar_lander.py")
+
+    def make(*args, **options):
+        raise gymnasium.error.DependencyNotInstalled("Box2D is not installed")
+
+    monkeypatch.setattr(script.gymnasium, "make", make)
+    with pytest.raises(OSError, match=r'pip install "gymnasium\[box2d\]"'):
+        script.make_env()
 
 
 def test_table_finds_the_way():

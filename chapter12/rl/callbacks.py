@@ -144,6 +144,51 @@ class ModelIntervalCheckpoint(Callback):
             self.agent.save_weights(self.filepath.format(step=step))
 
 
+class KeepBest(Callback):
+    """Plays greedy games now and then, and keeps the weights that did best so far.
+
+    An agent that has learned its task forgets it now and then: which step of a training is the last
+    decides much. As with the validation set of a classifier, these games are not those of the test.
+
+    Args:
+        filepath: of the `.weights.h5` file; beside it stands a `.json` with the score.
+        env: an environment for these games alone. seed: of the first of them, each time the same.
+        interval: steps between two trials, which wait for the end of an episode.
+        episodes: games in a trial. Of equally good weights the later ones are kept.
+    """
+
+    def __init__(self, filepath, env, interval, episodes=20, seed=0):
+        self.filepath, self.own_env = Path(filepath), env
+        self.interval, self.episodes, self.seed = interval, episodes, seed
+        self.score_path = self.filepath.with_suffix(".json")
+
+    def on_train_begin(self):
+        self.tried, self.best = self.agent.step, -np.inf
+        if self.agent.step and self.score_path.exists():
+            self.best = json.loads(self.score_path.read_text())["mean_reward"]
+
+    def on_episode_end(self, episode, logs):
+        if self.agent.step - self.tried >= self.interval:
+            self.try_out()
+
+    def on_train_end(self):
+        finished = self.agent.step >= self.params["nb_steps"]  # not after an error or Ctrl-C
+        if finished and self.agent.step > self.tried:
+            self.try_out()
+
+    def try_out(self):
+        """Play, and keep the weights if they are the best so far."""
+        self.tried = self.agent.step
+        rewards = self.agent.test(self.own_env, self.episodes, verbose=0, seed=self.seed)
+        if np.mean(rewards) >= self.best:
+            self.best = float(np.mean(rewards))
+            self.filepath.parent.mkdir(parents=True, exist_ok=True)
+            self.agent.save_weights(self.filepath)
+            self.score_path.write_text(
+                json.dumps({"mean_reward": self.best, "step": self.agent.step})
+            )
+
+
 class Checkpoint(Callback):
     """Saves all that training needs to go on, every `interval` steps, between two episodes."""
 

@@ -222,7 +222,7 @@ class DQNAgent:
         if not self.compiled:
             raise RuntimeError("compile the agent before you test it")
         callbacks = list(callbacks or []) + ([EpisodeLogger()] if verbose else [])
-        saved = self.step, self.episode, self.memory
+        saved = self.step, self.episode, self.memory, self.training
         # Windows come from the memory: the test has its own, and leaves the training's alone.
         self.memory = type(self.memory)(
             max(10, 2 * self.memory.window_length + 2), self.memory.window_length
@@ -233,7 +233,7 @@ class DQNAgent:
                 env, callbacks, False, visualize, nb_max_episode_steps, seed, None, nb_episodes
             )
         finally:
-            self.step, self.episode, self.memory = saved
+            self.step, self.episode, self.memory, self.training = saved
 
     def _run(
         self, env, callbacks, training, visualize, max_steps, seed, nb_steps=None, nb_episodes=None
