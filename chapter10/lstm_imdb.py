@@ -224,15 +224,18 @@ class BucketedBatches(keras.utils.PyDataset):
     """Batches of documents of like length, each padded only as far as its own longest needs.
 
     The book pads all reviews to the longest, 2,494 words; the average one has 230. With a `seed`
-    the documents of a length and the batches are shuffled anew each epoch.
+    the documents of a length and the batches are shuffled anew each epoch, and the share
+    `word_dropout` of the words becomes unknown: no single word can then decide a review.
     """
 
-    def __init__(self, documents, labels, batch_size, max_length=None, seed=None, epoch=0):
+    def __init__(
+        self, documents, labels, batch_size, max_length=None, seed=None, epoch=0, word_dropout=0.0
+    ):
         super().__init__()
         # A review ends with the verdict: of a longer one the last words are read.
         self.documents = [document[-(max_length or 0) :] for document in documents]
         self.labels, self.batch_size = labels, batch_size
-        self.seed, self.epoch = seed, epoch
+        self.seed, self.epoch, self.word_dropout = seed, epoch, word_dropout
         self.lengths = np.array([len(document) for document in self.documents])
         self.arrange()
 
@@ -255,8 +258,11 @@ class BucketedBatches(keras.utils.PyDataset):
 
     def __getitem__(self, index):
         rows = self.batches[index]
-        documents = [self.documents[row] for row in rows]
-        return pad_sequences(documents), self.labels[rows]
+        ids = pad_sequences([self.documents[row] for row in rows])
+        if self.word_dropout:
+            rng = np.random.default_rng([self.seed, self.epoch, index])
+            ids[(rng.random(ids.shape) < self.word_dropout) & (ids > 0)] = 1
+        return ids, self.labels[rows]
 
     def on_epoch_end(self):
         self.epoch += 1
@@ -309,13 +315,12 @@ def create_callbacks(run_dir, resuming=False):
     # Without the threshold the first epoch after a restart would replace a better one. A file
     # half-written when the run was killed does not count.
     if resuming and history_path.exists() and zipfile.is_zipfile(best_path):
-        best_so_far = pd.read_csv(history_path)["val_accuracy"].max()
+        best_so_far = pd.read_csv(history_path)["val_loss"].min()
     callbacks = [
         keras.callbacks.SwapEMAWeights(),  # validation scores the averaged weights
         keras.callbacks.ModelCheckpoint(
             best_path,
-            monitor="val_accuracy",
-            mode="max",
+            monitor="val_loss",  # steadier than the accuracy, and it minds how sure a verdict is
             save_best_only=True,
             initial_value_threshold=best_so_far,
         ),
@@ -383,7 +388,7 @@ def plot_history(history, path):
     for ax, metric in zip(axes, ("loss", "accuracy"), strict=True):
         ax.plot(epochs, history[metric], marker="o", label="training")
         ax.plot(epochs, history["val_" + metric], marker="o", label="validation")
-        ax.axvline(epochs[history["val_accuracy"].idxmax()], color="grey", ls=":", label="best")
+        ax.axvline(epochs[history["val_loss"].idxmin()], color="grey", ls=":", label="best")
         ax.set(xlabel="epoch", ylabel=metric)
         ax.grid(alpha=0.3)
     axes[0].legend()
@@ -454,6 +459,12 @@ def parse_arguments():
         default=400,
         help="words of a training review that are read, its last (default: 400)",
     )
+    parser.add_argument(
+        "--word-dropout",
+        type=share,
+        default=0.3,
+        help="share of the words that training reads as unknown (default: 0.3; the book: none)",
+    )
     parser.add_argument("--text", help="score this review with the saved model; no training")
     args = parser.parse_args()
     if args.run_dir is None:  # a first try on the sample must not replace a model of the real set
@@ -469,6 +480,14 @@ def positive(text):
     return number
 
 
+def share(text):
+    """A number from 0 to below 1, for argparse."""
+    number = float(text)
+    if not 0 <= number < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not from 0 to below 1")
+    return number
+
+
 def train(model, data, args, settings):
     """Fit `model`, going on from an interrupted run; the best epoch is left in the run directory.
 
@@ -481,7 +500,13 @@ def train(model, data, args, settings):
     start = time.perf_counter()
     model.fit(
         BucketedBatches(
-            data["train_X"], data["train_y"], args.batch_size, args.max_length, args.seed, done
+            data["train_X"],
+            data["train_y"],
+            args.batch_size,
+            args.max_length,
+            args.seed,
+            done,
+            args.word_dropout,
         ),
         epochs=args.epochs,
         shuffle=False,  # BucketedBatches shuffles
@@ -556,6 +581,7 @@ def main():
         "seed": args.seed,
         "batch_size": args.batch_size,
         "max_length": args.max_length,
+        "word_dropout": args.word_dropout,
         "vocabulary": fingerprint(vocabulary),
     }
     try:
@@ -563,7 +589,7 @@ def main():
     except KeyboardInterrupt:
         sys.exit("\nInterrupted; the same command goes on from the last finished epoch.")
     plot_history(history, args.run_dir / "learning_curves.png")
-    best_epoch = int(history["epoch"][history["val_accuracy"].idxmax()]) + 1
+    best_epoch = int(history["epoch"][history["val_loss"].idxmin()]) + 1
     print(f"\nThe best of {len(history)} epochs was number {best_epoch}:")
     best_model, _ = load_saved(args.run_dir, "model.keras")
     best_model.save(args.run_dir / "model.keras")  # with the averaged weights in their place
@@ -583,6 +609,7 @@ def main():
         "seconds": seconds,
         "parameters": model.count_params(),
         "max_length": args.max_length,
+        "word_dropout": args.word_dropout,
         **report(best_model, data),
     }
     if backend == "tensorflow":  # only TensorFlow computes with strings

@@ -74,7 +74,7 @@ def build_agent(seed=None):
         EpsGreedyQPolicy(seed=seed),
         attr="eps",
         value_max=1.0,
-        value_min=0.02,
+        value_min=0.1,
         value_test=0.0,
         nb_steps=50_000,
     )
