@@ -12,7 +12,7 @@ Book: chapter 10, "Document classification with and without GloVe" (here: with).
 prints their scores side by side.
 
 What to look for: how many words have no vector, and the logistic regression on TF-IDF printed
-beside the network, which is ahead by far. chapter10/README.md says what was measured so far.
+beside the network, which is ahead by far (chapter10/README.md).
 """
 
 import argparse

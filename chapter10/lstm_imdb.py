@@ -7,8 +7,9 @@ Book: chapter 10, "Sentiment analysis with Keras embedding layers and LSTMs".
     python chapter10/lstm_imdb.py --data sample            # made-up stand-in, needs no network
     python chapter10/lstm_imdb.py --text "Not a bad film"  # score a review with the saved model
 
-What to look for: validation accuracy is best after a few epochs; then the network learns its
-reviews by heart. No run on the real reviews has been finished yet (chapter10/README.md).
+What to look for: the validation loss is lowest after three epochs; then the network learns its
+reviews by heart. Test accuracy on the real reviews 0.865 (5 epochs, seed 1, 15 minutes on one busy
+CPU core); logistic regression on TF-IDF, in seconds, 0.888 (chapter10/README.md).
 """
 
 import argparse
@@ -418,7 +419,7 @@ def load_saved(run_dir, name):
         raise OSError(f"{path} does not exist; train first (text_model.keras needs TensorFlow)")
     try:
         model = keras.models.load_model(path)  # safe mode: runs no code stored in the file
-        if model.optimizer:  # ModelCheckpoint saved the weights, and their average beside them
+        if model.compiled:  # ModelCheckpoint saved the weights, and their average beside them
             model.optimizer.finalize_variable_values(model.trainable_variables)
         return model, json.loads((run_dir / "settings.json").read_text())
     except Exception as error:  # many kinds, depending on which part of the file is damaged
