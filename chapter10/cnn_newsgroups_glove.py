@@ -164,6 +164,8 @@ def tokenize_text(data, vocab_size=20000, sequence_length=1000):
     Raises:
         ValueError: the training texts hold no words.
     """
+    import tensorflow as tf  # has strings; on JAX, Keras refuses arrays of those with accents
+
     learner = layers.TextVectorization(max_tokens=vocab_size, standardize=clean_text)
     learner.adapt(np.array(data["train_texts"], dtype=object), batch_size=1024)
     vocabulary = [str(word) for word in learner.get_vocabulary(include_special_tokens=False)]
@@ -174,7 +176,7 @@ def tokenize_text(data, vocab_size=20000, sequence_length=1000):
     for part in PARTS:
         texts = np.array(data[f"{part}_texts"], dtype=object)
         chunks = np.split(texts, range(1000, len(texts), 1000))
-        ids = [np.asarray(vectorizer(chunk)).astype("int32") for chunk in chunks]
+        ids = [np.asarray(vectorizer(tf.constant(chunk))).astype("int32") for chunk in chunks]
         data[f"{part}_X"] = np.concatenate(ids)
     return data
 

@@ -205,9 +205,11 @@ def build_vectorizer(vocabulary):
 
 def texts_to_ids(vectorizer, texts):
     """A list of int32 arrays of word ids, one for each text, without padding."""
+    import tensorflow as tf  # has strings; on JAX, Keras refuses arrays of those with accents
+
     documents = []
     for start in tqdm(range(0, len(texts), 500), desc="Words to ids", unit="batch"):
-        ids = np.asarray(vectorizer(np.array(texts[start : start + 500], dtype=object)))
+        ids = np.asarray(vectorizer(tf.constant(texts[start : start + 500])))
         documents += [row[row > 0].astype("int32") for row in ids]
     return documents
 

@@ -248,7 +248,7 @@ def without_traces(network, inputs):
 
 
 class GAN(keras.Model):
-    """Both networks; one training step, compiled as a whole, updates one after the other.
+    """Both networks; one training step, compiled as a whole, makes the chapter's three updates.
 
     Args:
         generator, discriminator: the networks.
@@ -299,29 +299,21 @@ class GAN(keras.Model):
             labels = tf.where(swap, 1 - labels, labels)
         return labels
 
-    def update_discriminator(self, real_images, fake_images):
-        """One update of the discriminator by two half-batches; the generator stays as it is.
+    def update_discriminator(self, images, real, stream):
+        """One update of the discriminator by a half-batch that is all real or all generated.
 
-        Each goes through the network by itself, since batch normalization would mix the two. Their
-        gradients are averaged: in two updates, one after the other, as in the book, Adam swings
-        (after real images the discriminator calls everything generated, after generated ones
-        everything real: it is always right about the next half-batch, and has learned nothing).
+        Separate, since batch normalization would mix the two. The generator stays as it is.
         """
         import tensorflow as tf
 
+        labels = self.labels(real, tf.shape(images)[0], stream)
         variables = self.discriminator.trainable_variables
         with tf.GradientTape() as tape:
-            losses = []
-            for images, real, stream in ((real_images, True, 10), (fake_images, False, 20)):
-                labels = self.labels(real, tf.shape(images)[0], stream)
-                opinion = self.discriminator(images, training=True)
-                losses.append(tf.reduce_mean(keras.losses.binary_crossentropy(labels, opinion)))
-                self.trackers["d_accuracy"].update_state(
-                    tf.cast((opinion > 0.5) == real, "float32")
-                )
-            loss = (losses[0] + losses[1]) / 2
+            opinion = self.discriminator(images, training=True)
+            loss = tf.reduce_mean(keras.losses.binary_crossentropy(labels, opinion))
         self.d_optimizer.apply(tape.gradient(loss, variables), variables)
         self.trackers["d_loss"].update_state(loss)
+        self.trackers["d_accuracy"].update_state(tf.cast((opinion > 0.5) == real, "float32"))
 
     def update_generator(self, number):
         """One update of the generator, through the discriminator, which stays as it is.
@@ -341,18 +333,20 @@ class GAN(keras.Model):
         self.g_optimizer.apply(tape.gradient(loss, variables), variables)
         self.trackers["g_loss"].update_state(loss)
 
-    def train_step(self, real_images):
-        """The discriminator by real and generated images, then the generator through it.
+    def train_step(self, data):
+        """Discriminator by real images, discriminator by generated ones, then the generator.
 
         Args:
-            real_images: float32 (half a batch, *image_shape), -1 to 1.
+            data: a tuple of one, the real images: float32 (half a batch, *image_shape), -1 to 1.
         """
         import tensorflow as tf
 
+        (real_images,) = data
         half = tf.shape(real_images)[0]
         noise = self.random(0, (half, self.generator.input_shape[1]))
-        fake_images = without_traces(self.generator, noise)
-        self.update_discriminator(real_images, fake_images)
+        fake_images = self.generator(noise, training=False)
+        self.update_discriminator(real_images, True, stream=10)
+        self.update_discriminator(fake_images, False, stream=20)
         self.update_generator(2 * half)
         return {name: tracker.result() for name, tracker in self.trackers.items()}
 
@@ -377,7 +371,7 @@ class HalfBatches(keras.utils.PyDataset):
         return self.number
 
     def __getitem__(self, index):
-        return scale(self.images[self.rows[index * self.half : (index + 1) * self.half]])
+        return (scale(self.images[self.rows[index * self.half : (index + 1) * self.half]]),)
 
     def on_epoch_end(self):
         self.epoch += 1
@@ -665,7 +659,7 @@ def run(args, load_data, script, name):
 
 
 def main():
-    run(parse_arguments(__doc__, "gan_mnist", epochs=6), load_data, SCRIPT, "MNIST")
+    run(parse_arguments(__doc__, "gan_mnist", epochs=4), load_data, SCRIPT, "MNIST")
 
 
 if __name__ == "__main__":

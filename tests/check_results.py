@@ -1,0 +1,216 @@
+"""RESULTS.md: the book's figures beside ours, made from the metrics.json files of the runs quoted.
+
+    python tests/check_results.py            # fails when a figure in a table is in no such file
+    python tests/check_results.py --write    # writes RESULTS.md anew
+
+Each chapter's `results/` holds the metrics.json of its runs. A row below names its files and the
+keys of its figures; several files are seeds, shown as mean ± standard deviation.
+"""
+
+import json
+import re
+import sys
+from collections import defaultdict
+from pathlib import Path
+from statistics import fmean, stdev
+
+ROOT = Path(__file__).resolve().parent.parent
+MEASURED = "test.accuracy"
+LOGISTIC = "baselines.logistic_regression_accuracy"
+TFIDF = "baselines.tfidf_logistic_regression_accuracy"
+
+# chapter, example, the book, metrics.json files, (what, key, decimals), (baseline, key, decimals),
+# options of the command
+ROWS = [
+    (2, "wine, one hidden layer", "test MAE 0.200", ["mlp_wine"], ("test MAE", "test.mae", 3),
+     ("linear regression", "baselines.linear_regression_mae", 3), ""),
+    (2, "the same, five hidden layers", "test MAE 0.190", ["dnn_wine"], ("test MAE", "test.mae", 3),
+     ("gradient boosting", "baselines.gradient_boosting_mae", 3), ""),
+    (4, "EEG, seizure or not", "best validation accuracy 0.985", ["dnn_eeg", "seed_2", "seed_3"],
+     ("best validation accuracy", "best_val_accuracy", 3), None, ""),
+    (4, "the same", "–", ["dnn_eeg", "seed_2", "seed_3"], ("test ROC AUC", "test.roc_auc", 3),
+     ("extra trees", "baselines.extra_trees_roc_auc", 3), ""),
+    (5, "MNIST, three hidden layers", "test accuracy 0.9806",
+     ["mlp_seed1", "mlp_seed2", "mlp_seed3"], ("test accuracy", MEASURED, 4),
+     ("logistic regression", LOGISTIC, 4), ""),
+    (5, "the same with dropout", "marginally better",
+     ["dropout_seed1", "dropout_seed2", "dropout_seed3"], ("test accuracy", MEASURED, 4),
+     ("logistic regression", LOGISTIC, 4), ""),
+    (6, "MNIST, random search, 30 fits", "8.8 minutes on a K80", ["random_search_mnist"],
+     ("test accuracy", MEASURED, 4), ("logistic regression", LOGISTIC, 4), ""),
+    (7, "CIFAR-10, the book's CNN (JPEG copies of the images)", "curves", ["cnn_cifar10"],
+     ("test accuracy", MEASURED, 3), ("logistic regression", LOGISTIC, 3), "--epochs 12"),
+    (7, "the same, augmented", "curves", ["cnn_cifar10_augmented"], ("test accuracy", MEASURED, 3),
+     ("logistic regression", LOGISTIC, 3), "--epochs 12"),
+    (7, "a better network", "–", ["cnn_cifar10_better"], ("test accuracy", MEASURED, 3),
+     ("logistic regression", LOGISTIC, 3), "--network better --epochs 12"),
+    (8, "dogs and cats, 2,000 of 25,000 photographs, weights of another task than ImageNet",
+     "validation accuracy 0.983", ["inceptionv3_dogs_cats"],
+     ("validation accuracy", "val.accuracy", 3), None, ""),
+    (8, "the same", "–", ["inceptionv3_dogs_cats"], ("test accuracy", MEASURED, 3),
+     ("colour histograms", "baselines.color_histogram_accuracy", 3), ""),
+    (9, "bitcoin by the minute, stateful (Bitfinex's prices)", "RMSE 0.080, scaled otherwise",
+     ["lstm_bitcoin", "lstm_bitcoin_seed2"], ("test RMSE, dollars", "test.rmse_usd", 3), None, ""),
+    (9, "the same, stateless", "–", ["lstm_bitcoin_stateless", "lstm_bitcoin_stateless_seed2"],
+     ("test RMSE, dollars", "test.rmse_usd", 3), None, "--stateless"),
+    (10, "IMDB, LSTM", "validation accuracy 0.86", ["lstm_imdb"], ("test accuracy", MEASURED, 3),
+     ("TF-IDF + logistic regression", TFIDF, 3), ""),
+    (10, "20 newsgroups, CNN, vectors learned", "curves", ["cnn_newsgroups_50d"],
+     ("test accuracy", MEASURED, 3), ("TF-IDF + logistic regression", TFIDF, 3),
+     "--embedding-dim 50"),
+    (10, "the same, GloVe of 50 dimensions, frozen", "curves", ["cnn_newsgroups_glove_50d"],
+     ("test accuracy", MEASURED, 3), ("TF-IDF + logistic regression", TFIDF, 3),
+     "--vectors glove.6B.50d.txt"),
+    (10, "the same, fine-tuned", "not helpful", ["cnn_newsgroups_glove_fine_tuned_50d"],
+     ("test accuracy", MEASURED, 3), ("TF-IDF + logistic regression", TFIDF, 3),
+     "--vectors glove.6B.50d.txt --fine-tune"),
+    (11, "English to French by characters", "no figure", ["char_seq2seq"],
+     ("BLEU", "test.bleu", 1), ("nearest sentence", "baselines.nearest_neighbour_bleu", 1), ""),
+    (11, "the same with attention", "described", ["attention_seq2seq"], ("BLEU", "test.bleu", 1),
+     ("nearest sentence", "baselines.nearest_neighbour_bleu", 1), ""),
+    (12, "CartPole, 200 steps", "about 200", [f"dqn_cartpole_seed{s}" for s in (1, 2, 3)],
+     ("mean reward", "test.mean_reward", 1),
+     ("one-line rule", "baselines.push_where_it_falls_mean_reward", 1), ""),
+    (12, "CartPole, 500 steps", "–", [f"dqn_cartpole_500_seed{s}" for s in (1, 2, 3)],
+     ("mean reward", "test.mean_reward", 1),
+     ("one-line rule", "baselines.push_where_it_falls_mean_reward", 1), "--max-episode-steps 500"),
+    (12, "Lunar Lander, 300,000 steps", "lands after a million steps",
+     ["dqn_lunar_lander_seed1", "dqn_lunar_lander_seed2"], ("mean reward", "test.mean_reward", 1),
+     ("hand-written pilot", "baselines.hand_written_pilot_mean_reward", 1), ""),
+]  # fmt: skip
+
+HEAD = """# Results
+
+The book's figures beside ours: the same data where it could be had, the test set used once, each
+figure from a `metrics.json` in the chapter's `results/` folder (`python tests/check_results.py`
+compares them). Several seeds are mean ± standard deviation.
+
+All runs: CPU, 2 cores, most of them busy with other trainings as well, so the seconds are upper
+bounds; Python 3.11, Keras 3.15, TensorFlow 2.21. **No GPU has been measured.** Where a result falls
+short of the book or of its baseline, the chapter's README says why. The commands read the real data
+that `python data/fetch.py` brings; `--seed` is 1, and 2 and 3 where there are several runs. "–" in
+the baseline column means that the row before or after, or the chapter's README, has it.
+
+| Chapter | Example | The book | Here | Simple baseline | Epochs | s / epoch | Runs | Command |
+|---|---|---|--:|--:|--:|--:|---|---|
+"""
+
+
+def load(chapter, name):
+    """The metrics.json `name` of a chapter."""
+    return json.loads((ROOT / f"chapter{chapter:02}/results/{name}.json").read_text())
+
+
+def look_up(metrics, key):
+    """The figure under a key with dots."""
+    for part in key.split("."):
+        metrics = metrics[part]
+    return metrics
+
+
+def show(runs, key, decimals):
+    """A figure of several runs: mean, and ± standard deviation where there are several."""
+    values = [look_up(run, key) for run in runs]
+    mean = f"{fmean(values):.{decimals}f}"
+    return mean if len(set(values)) == 1 else f"{mean} ± {stdev(values):.{decimals}f}"
+
+
+def make_row(chapter, example, book, names, measured, baseline, options):
+    """One line of the table."""
+    runs = [load(chapter, name) for name in names]
+    what, key, decimals = measured
+    simple = "–"
+    if baseline:
+        simple = f"{baseline[0]} {show(runs, *baseline[1:])}"
+    epochs = sorted({run.get("epochs", "–") for run in runs}, key=str)
+    seconds = [
+        run["seconds"] / run["epochs"]
+        for run in runs
+        if "epochs" in run and isinstance(run["seconds"], float)
+    ]
+    links = ", ".join(
+        f"[{i}](chapter{chapter:02}/results/{n}.json)" for i, n in enumerate(names, 1)
+    )
+    command = f"python {runs[0]['script']} {options}".strip()
+    cells = [
+        f"[{chapter}](chapter{chapter:02}/)",
+        example,
+        book,
+        f"{what} {show(runs, key, decimals)}",
+        simple,
+        " / ".join(map(str, epochs)),
+        f"{fmean(seconds):.1f}" if seconds else "–",
+        links,
+        f"`{command}`",
+    ]
+    return "| " + " | ".join(cells) + " |"
+
+
+def make_page():
+    """RESULTS.md as it should be."""
+    return HEAD + "\n".join(make_row(*row) for row in ROWS) + "\n"
+
+
+def figures(chapter):
+    """All figures of a chapter's runs, and mean and deviation of each key over their seeds."""
+    by_key = defaultdict(list)
+
+    def walk(value, key):
+        if isinstance(value, dict):
+            for name, inner in value.items():
+                walk(inner, (*key, name))
+        elif isinstance(value, list):
+            for inner in value:
+                walk(inner, key)
+        elif isinstance(value, int | float):
+            by_key[key].append(value)
+
+    for path in sorted((ROOT / f"chapter{chapter:02}" / "results").glob("*.json")):
+        metrics = json.loads(path.read_text())
+        # "mlp_seed1" and "mlp_seed2" are seeds of one thing; "seed_2" belongs to the script.
+        group = re.sub(r"_?seed_?\d+", "", path.stem) or metrics.get("script")
+        walk(metrics, (group,))
+    found = []
+    for values in by_key.values():
+        found += [*values, fmean(values)] + ([stdev(values)] if len(values) > 1 else [])
+    return found
+
+
+def unknown_figures(text, chapter):
+    """Figures with three or more decimals in `text` that no run of the chapter has."""
+    known = figures(chapter)
+    return [
+        shown
+        for shown in re.findall(r"\d\.\d{3,}", text)
+        if not any(f"{value:.{len(shown) - 2}f}" == shown for value in known)
+    ]
+
+
+def check():
+    """What is wrong, as a list of messages."""
+    problems = []
+    if not (ROOT / "RESULTS.md").exists() or (ROOT / "RESULTS.md").read_text() != make_page():
+        problems.append(
+            "RESULTS.md is not what the runs give; python tests/check_results.py --write"
+        )
+    chapter = None
+    for line in (ROOT / "README.md").read_text().splitlines():
+        cells = line.split(" | ")
+        if not line.startswith("|") or len(cells) < 5:
+            continue
+        if match := re.match(r"\| \[(\d+)\]\(chapter", line):
+            chapter = int(match[1])
+        if chapter:
+            for shown in unknown_figures(" ".join(cells[3:]), chapter):
+                problems.append(
+                    f"README.md: {shown} is in no run of chapter {chapter}: {line[:60]}"
+                )
+    return problems
+
+
+if __name__ == "__main__":
+    if sys.argv[1:] == ["--write"]:
+        (ROOT / "RESULTS.md").write_text(make_page())
+    problems = check()
+    print("\n".join(problems) or "RESULTS.md and README.md agree with the runs.")
+    sys.exit(bool(problems))
