@@ -27,7 +27,6 @@ import gan_mnist
 import keras
 import numpy as np
 import pandas as pd
-import scipy.linalg
 from gan_mnist import make_grid, plt, positive, scale
 from keras import layers
 from sklearn.neighbors import NearestNeighbors
@@ -87,9 +86,12 @@ def frechet_distance(features, other):
     """
     means = [x.mean(axis=0) for x in (features, other)]
     covariances = [np.cov(x, rowvar=False) for x in (features, other)]
-    root = scipy.linalg.sqrtm(covariances[0] @ covariances[1]).real  # imaginary: rounding only
+    # The trace of a matrix's root is the sum of the roots of its eigenvalues, here 0 or more.
+    eigenvalues = np.linalg.eigvals(covariances[0] @ covariances[1]).real.clip(min=0)
     return float(
-        np.sum((means[0] - means[1]) ** 2) + np.trace(covariances[0] + covariances[1] - 2 * root)
+        np.sum((means[0] - means[1]) ** 2)
+        + np.trace(covariances[0] + covariances[1])
+        - 2 * np.sqrt(eigenvalues).sum()
     )
 
 
