@@ -1,13 +1,13 @@
-"""Chapter 12: environment steps per second in training, keras-rl's way against ours, in one run.
+"""Chapter 12: environment steps per second, two ways through Keras's calls against ours.
 
     python benchmarks/bench_dqn.py                    # about 3 minutes on 2 cores
     python benchmarks/bench_dqn.py --steps 20         # quick look
 
-keras-rl's way: `predict` for each action, `predict` of the target network for each training step,
-and `train_on_batch` on the network with a mask for the actions that were not taken. Ours:
-chapter12/rl/agents/dqn.py, one compiled call to act and one to learn. Environment, network,
-memory, batch size and how often it learns are the same. A third way, `predict_on_batch` instead of
-`predict`, is keras-rl's at its fastest. All are warmed up; then they take turns.
+The plain way: `predict` for each action, `predict` of the target network for each training step,
+and `train_on_batch` on the network with a mask for the actions that were not taken. keras-rl's way:
+the same with `predict_on_batch`, which builds no data pipeline. Ours: chapter12/rl/agents/dqn.py,
+one compiled call to act and one to learn. Environment, network, memory, batch size and how often it
+learns are the same. All are warmed up; then they take turns.
 """
 
 import argparse
@@ -29,8 +29,8 @@ from rl.agents.dqn import DQNAgent
 from tqdm import tqdm
 
 
-class KerasRLAgent(DQNAgent):
-    """Acts and learns through Keras's own calls, as keras-rl does."""
+class PredictAgent(DQNAgent):
+    """Acts and learns through Keras's own calls."""
 
     method = "predict"
 
@@ -73,15 +73,15 @@ class KerasRLAgent(DQNAgent):
         return {"values": np.array([*values, 0.0])}
 
 
-class KerasRLAgentOnBatch(KerasRLAgent):
-    """The same with the calls that build no data pipeline."""
+class KerasRLAgent(PredictAgent):
+    """The same with the calls that build no data pipeline, as in keras-rl."""
 
     method = "predict_on_batch"
 
 
 WAYS = {
-    "predict, keras-rl's way": (KerasRLAgent, 1),
-    "predict_on_batch": (KerasRLAgentOnBatch, 2),
+    "predict": (PredictAgent, 1),
+    "predict_on_batch, keras-rl": (KerasRLAgent, 2),
     "ours": (DQNAgent, 10),
 }
 
@@ -111,7 +111,7 @@ def main():
         print(f"{script.ENV_NAME}, steps per second, median of {args.turns} (lowest to highest):")
         medians = {name: statistics.median(values) for name, values in speeds.items()}
         for name, values in speeds.items():
-            print(f"  {name:<24} {medians[name]:8.1f}  ({min(values):.1f} to {max(values):.1f})")
+            print(f"  {name:<27} {medians[name]:8.1f}  ({min(values):.1f} to {max(values):.1f})")
         for name in list(WAYS)[:2]:
             print(f"  ratio to {name}: {medians['ours'] / medians[name]:.1f}")
 

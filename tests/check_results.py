@@ -77,6 +77,13 @@ ROWS = [
     (12, "Lunar Lander, 300,000 steps", "lands after a million steps",
      ["dqn_lunar_lander_seed1", "dqn_lunar_lander_seed2"], ("mean reward", "test.mean_reward", 1),
      ("hand-written pilot", "baselines.hand_written_pilot_mean_reward", 1), ""),
+    (13, "MNIST, generated digits, mean top probability", "the eye", ["gan_mnist_evaluation"],
+     ("at the end", "last.mean_top_probability", 3),
+     ("real images", "real.mean_top_probability", 3), ""),
+    (13, "the same, Fréchet distance", "the eye", ["gan_mnist_evaluation"],
+     ("at the end", "last.frechet", 1), ("real against real", "frechet_floor", 1), ""),
+    (13, "CIFAR-10, one epoch, Fréchet distance", "the eye", ["gan_cifar10_evaluation"],
+     ("at the end", "last.frechet", 1), ("real against real", "frechet_floor", 1), "--epochs 1"),
 ]  # fmt: skip
 
 HEAD = """# Results
@@ -98,7 +105,12 @@ the baseline column means that the row before or after, or the chapter's README,
 
 def load(chapter, name):
     """The metrics.json `name` of a chapter."""
-    return json.loads((ROOT / f"chapter{chapter:02}/results/{name}.json").read_text())
+    folder = ROOT / f"chapter{chapter:02}" / "results"
+    metrics = json.loads((folder / f"{name}.json").read_text())
+    if "moments" in metrics:  # of evaluate_gan.py: the figures of the training's end, and its run
+        run = json.loads((folder / f"{name.removesuffix('_evaluation')}.json").read_text())
+        metrics = {**run, **metrics, "last": metrics["moments"][-1]}
+    return metrics
 
 
 def look_up(metrics, key):
