@@ -11,7 +11,7 @@ dev_stamp     := $(VENV)/.installed-dev
 cluster_stamp := $(VENV)/.installed-cluster
 
 .DEFAULT_GOAL := help
-.PHONY: help train test lint data bench cluster clean
+.PHONY: help train test lint data bench cluster latest clean
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -34,6 +34,10 @@ bench: $(run_stamp)  ## time the hot paths against the book's way
 	@set -e; for file in benchmarks/bench_*.py; do echo "== $$file"; $(bin)/python $$file; done
 
 cluster: $(cluster_stamp)  ## add JAX, for KERAS_BACKEND=jax
+
+latest:  ## the newest allowed versions of everything, and the quick tests: run it now and then
+	$(MAKE) VENV=.venv-latest clean
+	$(MAKE) VENV=.venv-latest test ARGS='-m "not slow"'
 
 clean:  ## remove the virtual environment and the caches (runs/ and data/ stay)
 	rm -rf $(VENV) .pytest_cache .ruff_cache
