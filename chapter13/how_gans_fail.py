@@ -36,8 +36,8 @@ from gan_mnist import (
 )
 
 TRAININGS = {  # learning rates of generator and discriminator
-    "collapse": (0.004, 0.00002),
-    "overpowered": (0.00002, 0.001),
+    "collapse": (0.004, 0.000002),
+    "overpowered": (0.000002, 0.001),
     "mended": (0.0002, 0.0002),
 }
 CERTAIN = 0.99  # accuracy from which the discriminator leaves the generator nothing to learn from
@@ -58,14 +58,20 @@ class Recent(keras.callbacks.Callback):
         return float(np.mean([logs[name] for logs in self.logs]))
 
 
-def train(images, rates, epochs, seed):
-    """One training; returns the generator, and the discriminator's accuracy at the end."""
+def train(images, rates, steps, seed):
+    """One training of `steps` batches of 32, at most as many as there are images for.
+
+    Returns:
+        the generator, and the discriminator's accuracy at the end.
+    """
     keras.utils.set_random_seed(seed)
     shape = images.shape[1:]
     gan = GAN(build_generator(shape), build_discriminator(shape), seed)
     gan.compile(*map(create_optimizer, rates))
     recent = Recent()
-    gan.fit(HalfBatches(images, 32, seed), epochs=epochs, shuffle=False, callbacks=[recent])
+    batches = HalfBatches(images, 32, seed)
+    batches.number = min(steps, len(images) // batches.half)
+    gan.fit(batches, shuffle=False, callbacks=[recent])
     return gan.generator, recent.mean("d_accuracy")
 
 
@@ -97,7 +103,7 @@ def parse_arguments():
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--data", metavar="SOURCE", help='"sample", or an .npz file with labels')
-    parser.add_argument("--epochs", type=positive, default=1, help="of each training (default: 1)")
+    parser.add_argument("--steps", type=positive, default=1000, help="each (default: 1000)")
     parser.add_argument("--run-dir", type=Path, help="default: runs/chapter13/how_gans_fail")
     parser.add_argument("--seed", type=int, default=1, help="default: 1")
     args = parser.parse_args()
@@ -124,7 +130,7 @@ def main():
     results = {}
     for name, rates in TRAININGS.items():
         print(f"{name}: learning rates {rates[0]} (generator) and {rates[1]} (discriminator)")
-        generator, d_accuracy = train(data["train_X"], rates, args.epochs, args.seed)
+        generator, d_accuracy = train(data["train_X"], rates, args.steps, args.seed)
         images = generate_images(generator, SAMPLES, args.seed)
         make_grid(images[:25]).save(args.run_dir / f"{name}.png")
         measures = judge.measure(images)
@@ -149,7 +155,7 @@ def main():
         "script": "chapter13/how_gans_fail.py",
         "data": Path(args.data).name if args.data else "MNIST",
         "seed": args.seed,
-        "epochs": args.epochs,
+        "steps": args.steps,
         "classifier_accuracy": accuracy,
         "frechet_floor": judge.floor,
         "trainings": results,

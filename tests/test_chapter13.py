@@ -241,6 +241,14 @@ def test_judge_sees_a_collapse(chapter):
     assert one["collapsed"] and one["frechet"] > 10 and one["histogram"][3] == 1
 
 
+def test_verdicts(chapter):
+    judge = chapter.fail.judge_training
+    assert judge({"collapsed": False}, 0.6) == "healthy"
+    assert judge({"collapsed": True}, 0.6) == "mode collapse"
+    assert judge({"collapsed": False}, 0.999) == "discriminator too strong"
+    assert judge({"collapsed": True}, 1.0) == "mode collapse and discriminator too strong"
+
+
 # --- data -------------------------------------------------------------------------------------
 
 
@@ -361,6 +369,21 @@ def test_train_evaluate_generate(run_script, tiny, tmp_path):
         GENERATE, "--run-dir", run_dir, "--count", 7, "--output", tmp_path / "g.png"
     )
     assert result.returncode == 0 and (tmp_path / "g.png").exists(), result.stderr
+
+
+@pytest.mark.slow
+def test_failures_from_the_command_line(run_script, tiny, tmp_path):
+    """A few batches of each training: measures of all three, and a picture."""
+    run_dir = tmp_path / "run"
+    script = "chapter13/how_gans_fail.py"
+    result = run_script(script, "--data", tiny, "--run-dir", run_dir, "--steps", 3)
+    assert result.returncode == 0, result.stderr
+    trainings = json.loads((run_dir / "metrics.json").read_text())["trainings"]
+    assert list(trainings) == ["collapse", "overpowered", "mended"]
+    for name, measures in trainings.items():
+        assert sum(measures["histogram"]) == pytest.approx(1) and measures["frechet"] > 0
+        assert (run_dir / f"{name}.png").exists()
+    assert (run_dir / "classes.png").stat().st_size > 3000
 
 
 @pytest.mark.slow
