@@ -90,7 +90,8 @@ def plot_classes(results, path):
     fig, axes = plt.subplots(1, len(results), figsize=(4 * len(results), 3), sharey=True)
     for ax, (name, result) in zip(axes, results.items(), strict=True):
         ax.bar(range(len(result["histogram"])), result["histogram"])
-        ax.set(title=f"{name}: {result['verdict']}", xlabel="class")
+        ax.set(title=f"{name}:\n{result['verdict']}", xlabel="class")
+        ax.title.set_size(9)
         ax.set_xticks(range(len(result["histogram"])))
     axes[0].set_ylabel(f"share of {SAMPLES:,} samples")
     fig.savefig(path, dpi=80, bbox_inches="tight")
