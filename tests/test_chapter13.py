@@ -125,10 +125,8 @@ def test_images_for_the_discriminator_leave_the_generator_alone(chapter, gan):
     before = weights(gan.generator)
     noise = np.random.default_rng(0).normal(size=(4, 100)).astype("float32")
     made = chapter.mnist.without_traces(gan.generator, noise)
+    assert changed(before, gan.generator) == set()
     np.testing.assert_allclose(made, gan.generator(noise, training=True), atol=1e-5)
-    for old, weight in zip(before, gan.generator.weights, strict=True):
-        if "moving" not in weight.path:  # the second call, for comparison, has moved those
-            np.testing.assert_array_equal(old, weight)
 
 
 def test_discriminator_learns_what_is_real(chapter, gan):
