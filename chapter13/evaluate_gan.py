@@ -3,7 +3,7 @@
 Book: chapter 13, "Model evaluation", which shows images and leaves the judgement to the reader.
 
     python chapter13/evaluate_gan.py                       # runs/chapter13/gan_mnist
-    python chapter13/evaluate_gan.py --run-dir runs/chapter13/gan_mnist_sample --data sample
+    python chapter13/evaluate_gan.py --run-dir runs/chapter13/gan_mnist_sample
     python chapter13/evaluate_gan.py --run-dir runs/chapter13/gan_cifar10
 
 A small classifier, trained once on the same labelled images, looks at 1,000 generated ones:
@@ -218,9 +218,8 @@ def load_run(run_dir, source):
         settings = json.loads((run_dir / "settings.json").read_text())
     except (OSError, ValueError, KeyError):
         raise OSError(f"{run_dir} holds no finished training; train first") from None
-    if source is None and Path(settings["data"]).exists():
-        source = settings["data"]
-    data = (gan_cifar10 if "cifar10" in name else gan_mnist).load_data(source)
+    script = gan_cifar10 if "cifar10" in name else gan_mnist
+    data = script.load_data(settings["data"] if source is None else source)
     missing = [key for key in ("train_y", "test_X", "test_y") if key not in data]
     if missing:
         raise ValueError(f"the images have no {', '.join(missing)}: nothing to judge by")

@@ -382,8 +382,9 @@ def make_grid(images, columns=5, zoom=3):
     """Generated images (n, side, side, channels), -1 to 1, as one PIL image."""
     pixels = np.clip(np.asarray(images) * 127.5 + 127.5, 0, 255).astype("uint8")
     pixels = np.pad(pixels, [(0, 0), (2, 2), (2, 2), (0, 0)], constant_values=255)
-    rows = [np.hstack(pixels[i : i + columns]) for i in range(0, len(pixels), columns)]
-    grid = np.vstack([row for row in rows if row.shape == rows[0].shape])
+    missing = [(0, -len(pixels) % columns), (0, 0), (0, 0), (0, 0)]  # white at the end
+    pixels = np.pad(pixels, missing, constant_values=255)
+    grid = np.vstack([np.hstack(row) for row in np.split(pixels, len(pixels) // columns)])
     grid = grid[..., 0] if grid.shape[2] == 1 else grid
     return Image.fromarray(grid.repeat(zoom, axis=0).repeat(zoom, axis=1))
 
@@ -413,9 +414,6 @@ class Watch(keras.callbacks.Callback):
         self.noise = np.random.default_rng(0).normal(size=(25, NOISE_DIM)).astype("float32")
         for folder in ("images", "moments"):
             (run_dir / folder).mkdir(exist_ok=True)
-
-    def on_epoch_begin(self, epoch, logs=None):
-        self.epoch = epoch
 
     def on_train_batch_end(self, batch, logs=None):
         self.step += 1
@@ -613,7 +611,7 @@ def run(args, load_data, script, name):
         gan.generator.summary()
         gan.discriminator.summary()
         settings = {
-            "data": str(Path(args.data).resolve()) if args.data else source,
+            "data": args.data if args.data in (None, "sample") else str(Path(args.data).resolve()),
             **{
                 key: value
                 for key, value in vars(args).items()

@@ -96,6 +96,20 @@ def test_stacked_model_trains_the_generator_alone(chapter, gan):
     assert len(stacked.trainable_weights) == len(gan.generator.trainable_weights)
 
 
+def test_the_books_order_never_trains_the_discriminator(chapter, gan):
+    """Frozen for the stacked model, it stays as it is; thawed and compiled anew it trains."""
+    gan.discriminator.compile(chapter.mnist.create_optimizer(), "binary_crossentropy")
+    chapter.mnist.build_stacked_model(gan.generator, gan.discriminator)
+    before = weights(gan.discriminator)
+    batch = chapter.mnist.scale(images()), np.ones((8, 1))
+    gan.discriminator.train_on_batch(*batch)
+    assert changed(before, gan.discriminator) == set()
+    gan.discriminator.trainable = True
+    gan.discriminator.compile(chapter.mnist.create_optimizer(), "binary_crossentropy")
+    gan.discriminator.train_on_batch(*batch)
+    assert "conv1/kernel" in changed(before, gan.discriminator)
+
+
 # --- one step ---------------------------------------------------------------------------------
 
 
@@ -196,6 +210,9 @@ def test_grid(chapter):
     assert grid.size == (5 * 8, 2 * 8) and grid.mode == "L"
     assert grid.getpixel((3, 3)) == 0 and grid.getpixel((35, 11)) == 255
     assert grid.getpixel((0, 0)) == 255
+    seven = chapter.mnist.make_grid(shades[:7], zoom=1)  # no image is left out
+    assert seven.size == grid.size and seven.getpixel((11, 11)) > 0 == grid.getpixel((3, 3))
+    assert seven.getpixel((35, 11)) == 255
 
 
 def test_walk_stays_on_the_sphere(chapter):
