@@ -387,6 +387,23 @@ def test_train_evaluate_generate(run_script, tiny, tmp_path):
 
 
 @pytest.mark.slow
+def test_learns_on_the_shipped_digits(run_script, tmp_path):
+    """Three epochs of the sample's real digits: nearer to them, neither network has won."""
+    run_dir = tmp_path / "run"
+    result = run_script(MNIST, "--data", "sample", "--epochs", 3, "--run-dir", run_dir)
+    assert result.returncode == 0, result.stderr
+    last = json.loads((run_dir / "metrics.json").read_text())["last"]
+    assert 0.5 < last["d_accuracy"] < 0.9 and last["g_loss"] < 3, last
+    result = run_script(EVALUATE, "--run-dir", run_dir)  # finds the sample by itself
+    assert result.returncode == 0, result.stderr
+    evaluation = json.loads((run_dir / "evaluation.json").read_text())
+    assert evaluation["classifier_accuracy"] > 0.9
+    first, *_, end = evaluation["moments"]
+    assert end["frechet"] < first["frechet"] / 2, (first, end)
+    assert end["entropy"] > 0.5 and end["mean_top_probability"] > 0.5, end
+
+
+@pytest.mark.slow
 def test_failures_from_the_command_line(run_script, tiny, tmp_path):
     """A few batches of each training: measures of all three, and a picture."""
     run_dir = tmp_path / "run"
