@@ -9,6 +9,7 @@ bin := $(VENV)/bin
 run_stamp     := $(VENV)/.installed
 dev_stamp     := $(VENV)/.installed-dev
 cluster_stamp := $(VENV)/.installed-cluster
+bench_stamp   := $(VENV)/.installed-bench
 
 .DEFAULT_GOAL := help
 .PHONY: help train test lint data bench cluster latest clean
@@ -30,8 +31,8 @@ lint: $(dev_stamp)  ## ruff and shellcheck
 data: $(run_stamp)  ## fetch every real set that needs no login; SETS="eeg glove" picks some
 	$(bin)/python data/fetch.py $(or $(SETS),--all)
 
-bench: $(run_stamp)  ## time the hot paths against the book's way
-	@set -e; for file in benchmarks/bench_*.py; do echo "== $$file"; $(bin)/python $$file; done
+bench: $(bench_stamp)  ## time the hot paths against the book's way and PyTorch (under 40 minutes)
+	$(bin)/python benchmarks/run_all.py
 
 cluster: $(cluster_stamp)  ## add JAX, for KERAS_BACKEND=jax
 
@@ -61,4 +62,8 @@ $(dev_stamp): requirements.txt requirements-dev.txt | $(bin)/python
 
 $(cluster_stamp): requirements-cluster.txt $(run_stamp)
 	$(bin)/python -m pip install --quiet --requirement requirements-cluster.txt
+	@touch $@
+
+$(bench_stamp): requirements-bench.txt $(cluster_stamp)
+	$(bin)/python -m pip install --quiet --requirement requirements-bench.txt
 	@touch $@

@@ -8,27 +8,17 @@ train the same network on the same images at the same batch size, by turns, afte
 """
 
 import argparse
-import importlib.util
 import os
 import statistics
 import time
-from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 import numpy as np
+from common import ROOT, load_script, record
 
-ROOT = Path(__file__).resolve().parent.parent
 BATCH_SIZE = 32
-
-
-def load_script(path):
-    """Import a chapter's script by its path."""
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def book_network(ours):
@@ -80,6 +70,7 @@ def main():
         print(f"{name:15} {median:7.0f} images/s ({min(values):.0f} to {max(values):.0f})")
     ratio = statistics.median(speeds["ours"]) / statistics.median(speeds["the book's way"])
     print(f"{'ratio':15} {ratio:7.2f}")
+    record("chapter 7, CNN: training", "images/s", speeds["the book's way"], speeds["ours"])
 
 
 if __name__ == "__main__":

@@ -11,10 +11,8 @@ builds the graphs. Random weights by default: the speed does not depend on them.
 """
 
 import argparse
-import importlib.util
 import os
 import statistics
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -22,18 +20,9 @@ from pathlib import Path
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
+from common import ROOT, load_script, record
 
-ROOT = Path(__file__).resolve().parent.parent
 BATCH_SIZE = 30
-
-
-def load_script(path):
-    """Import a chapter's script by its path."""
-    sys.path.insert(0, str(path.parent))
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def take(data, part, count):
@@ -88,7 +77,7 @@ def main():
     )
     parser.add_argument("--epochs", type=int, default=10, help="default: 10, as in the book")
     parser.add_argument("--repeats", type=int, default=1, help="timed runs of each (default: 1)")
-    parser.add_argument("--image-size", type=int, default=299)
+    parser.add_argument("--image-size", type=int, default=299, help="default: 299")
     args = parser.parse_args()
 
     keras.utils.set_random_seed(1)
@@ -127,6 +116,7 @@ def main():
         )
     book, ours = (statistics.median(values) for values in seconds.values())
     print(f"{'ratio':28} {book / ours:7.2f}")
+    record(f"chapter 8, InceptionV3 frozen: {args.epochs} epochs", "s", *seconds.values())
 
 
 if __name__ == "__main__":

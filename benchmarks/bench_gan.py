@@ -23,6 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "chapter13"))
 import gan_mnist
 import keras
 import numpy as np
+from common import record
 from tqdm import tqdm
 
 
@@ -103,6 +104,7 @@ def main():
         )
     book, ours = (statistics.median(values) for values in speeds.values())
     print(f"ratio {ours / book:.2f}")
+    record("chapter 13, GAN: training", "steps/s", *speeds.values())
 
 
 if __name__ == "__main__":

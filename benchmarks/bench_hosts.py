@@ -15,11 +15,11 @@ import statistics
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-ROOT = Path(__file__).resolve().parent.parent
+from common import ROOT, record
+
 sys.path.insert(0, str(ROOT / "chapter07"))
 
 
@@ -92,15 +92,18 @@ def main():
         return work(args)
     print(f"{args.epochs - 1} epochs each, median (lowest to highest), one core per host")
     for batch_size in [args.batch_size] if args.batch_size else [32, 256]:
-        medians = []
+        medians, hosts = [], []
         for num_hosts in (1, 2):
             speeds = measure(num_hosts, batch_size, args.epochs)
             medians.append(statistics.median(speeds))
+            hosts.append(speeds)
             print(
                 f"batch {batch_size:4}, {num_hosts} host(s): {medians[-1]:6.0f} images per second "
                 f"({min(speeds):.0f} to {max(speeds):.0f})"
             )
         print(f"batch {batch_size:4}, ratio: {medians[1] / medians[0]:.2f}")
+        what = f"chapter 7, CNN on two hosts of one core, batch size {batch_size}"
+        record(what, "images/s", *hosts, against="one host of one core")
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 import numpy as np
+from common import record
 
 CHAPTER = Path(__file__).resolve().parent.parent / "chapter09"
 sys.path.insert(0, str(CHAPTER))  # for its lstm_bitcoin and baselines
@@ -94,6 +95,7 @@ def main():
             f"  {median / np.median(book):5.2f} times (by turns {by_turn.min():.2f} to "
             f"{by_turn.max():.2f})  {EPOCH / median:5.1f} s an epoch"
         )
+    record("chapter 9, LSTM: training", "forecasts/s", book, speeds["ours"])
 
 
 if __name__ == "__main__":

@@ -12,18 +12,15 @@ of an epoch, after a warm-up.
 """
 
 import argparse
-import importlib.util
 import os
 import statistics
 import time
-from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 import numpy as np
-
-ROOT = Path(__file__).resolve().parent.parent
+from common import ROOT, load_script, record
 
 
 class PaddedBatches(keras.utils.PyDataset):
@@ -63,20 +60,14 @@ class SomeBatches(keras.utils.PyDataset):
         return self.batches[index]
 
 
-def load_script(path):
-    """Import a chapter's script by its path."""
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def main():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--data", help="folder or tar of reviews (default: Keras's IMDB)")
-    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument(
+        "--data", help="folder or tar of reviews (default: data/aclImdb, or else Keras's IMDB)"
+    )
+    parser.add_argument("--batch-size", type=int, default=32, help="default: 32")
     parser.add_argument("--max-length", type=int, default=400, help="ours (default: 400)")
     parser.add_argument("--repeats", type=int, default=5, help="measurements each (default: 5)")
     parser.add_argument("--batches", type=int, nargs=2, default=(4, 40), help="timed at a time")
@@ -84,7 +75,15 @@ def main():
     args = parser.parse_args()
 
     script = load_script(ROOT / "chapter10" / "lstm_imdb.py")
-    data = script.load_data(source=args.data)
+    folder = ROOT / "data" / "aclImdb"
+    source = args.data or (folder if folder.is_dir() else None)
+    try:
+        data = script.load_data(source=source)
+    except OSError as error:
+        if args.data:
+            raise
+        print(f"{error}\nThe sample's reviews instead, which are shorter.")
+        source, data = "sample", script.load_data(source="sample")
     longest = max(map(len, data["train_X"]))
     X, y = data["train_X"], data["train_y"]
     print(
@@ -131,6 +130,8 @@ def main():
             f"  {name:28} {median:7.1f} reviews/s ({min(values):.1f} to {max(values):.1f}), "
             f"{len(y) / median:6.0f} s an epoch, {median / baseline:5.2f} times"
         )
+    which = "the sample's reviews" if source == "sample" else f"{len(y):,} reviews"
+    record(f"chapter 10, LSTM: training on {which}", "reviews/s", *speeds.values())
 
 
 if __name__ == "__main__":

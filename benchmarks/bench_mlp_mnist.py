@@ -9,27 +9,17 @@ digits at the same batch size, by turns, after a warm-up epoch.
 """
 
 import argparse
-import importlib.util
 import os
 import statistics
 import time
-from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 import numpy as np
+from common import ROOT, load_script, record
 
-ROOT = Path(__file__).resolve().parent.parent
 BATCH_SIZE = 30
-
-
-def load_script(path):
-    """Import a chapter's script by its path."""
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def book_network(ours):
@@ -89,6 +79,7 @@ def main():
         print(f"{name:15} {median:7.0f} digits/s ({min(values):.0f} to {max(values):.0f})")
     ratio = statistics.median(speeds["ours"]) / statistics.median(speeds["the book's way"])
     print(f"{'ratio':15} {ratio:7.2f}")
+    record("chapter 5, MLP: training", "digits/s", speeds["the book's way"], speeds["ours"])
 
 
 if __name__ == "__main__":

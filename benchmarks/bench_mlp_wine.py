@@ -9,26 +9,16 @@ backups are left out, since the book keeps none.
 """
 
 import argparse
-import importlib.util
 import os
 import statistics
 import time
-from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
+from common import ROOT, load_script, record
 
-ROOT = Path(__file__).resolve().parent.parent
 BATCH_SIZE = 32
-
-
-def load_script(path):
-    """Import a chapter's script by its path."""
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def recompile(network, **settings):
@@ -84,6 +74,7 @@ def main():
             ratio = median / statistics.median(speeds["the book's way"])
             spread = f"({min(values):.0f} to {max(values):.0f})"
             print(f"  {contestant:15} {median:7.0f} wines/s {spread:20} {ratio:5.2f} times")
+        record(f"chapter 2, {name}: training", "wines/s", speeds["the book's way"], speeds["ours"])
 
 
 if __name__ == "__main__":

@@ -9,27 +9,16 @@ on bytes, 16 batches per trip.
 """
 
 import argparse
-import importlib.util
 import os
 import statistics
 import time
-from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 import numpy as np
+from common import ROOT, load_script, record
 from sklearn.model_selection import RandomizedSearchCV
-
-ROOT = Path(__file__).resolve().parent.parent
-
-
-def load_script(path):
-    """Import a chapter's script by its path."""
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def book_network(X, y, dropout, optimizer):
@@ -103,6 +92,7 @@ def main():
         print(f"{name:15} {median:6.1f} s ({min(values):.1f} to {max(values):.1f})")
     ratio = statistics.median(seconds["the book's way"]) / statistics.median(seconds["ours"])
     print(f"{'ratio':15} {ratio:6.2f}")
+    record("chapter 6, random search", "s", seconds["the book's way"], seconds["ours"])
 
 
 if __name__ == "__main__":

@@ -18,7 +18,8 @@ import sys
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-ROOT = Path(__file__).resolve().parent.parent
+from common import ROOT, record
+
 sys.path.insert(0, str(ROOT / "chapter11"))
 BATCH_SIZE = 64
 
@@ -124,6 +125,9 @@ def main():
             f"{result['peak']:.0f} MB with the libraries"
         )
     print(f"ratio {grown['dense'] / grown['ours']:.1f}")
+    record(
+        f"chapter 11, memory for {result['pairs']:,} pairs", "MB", [grown["dense"]], [grown["ours"]]
+    )
 
 
 if __name__ == "__main__":

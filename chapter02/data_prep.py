@@ -5,7 +5,7 @@ datasets". The training scripts need none of it: given one file they split it by
 
     python chapter02/data_prep.py                      # 3,918 + 490 + 490 wines, in data/wine_split
     python chapter02/data_prep.py --drop-duplicates    # 3,169 + 396 + 396: each wine once
-    python chapter02/data_prep.py --seed 7 --out /tmp/other_split
+    python chapter02/data_prep.py --seed 7 --output /tmp/other_split
     python chapter02/mlp_wine.py --data data/wine_split
 
 Duplicates are kept unless you say otherwise: the book keeps them, and only so can its figures be
@@ -93,7 +93,9 @@ def main():
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--data", metavar="SOURCE", help='"sample" or a CSV file')
-    parser.add_argument("--out", type=Path, default=DATA_DIR / "wine_split", help="folder to fill")
+    parser.add_argument(
+        "--output", type=Path, default=DATA_DIR / "wine_split", help="folder to fill"
+    )
     parser.add_argument("--seed", type=int, default=0, help="default: 0, as in the scripts")
     parser.add_argument("--drop-duplicates", action="store_true", help="keep each wine once")
     args = parser.parse_args()
@@ -103,7 +105,7 @@ def main():
         path = DATA_DIR / "samples" / "winequality-white.csv"
     try:
         parts = split_wines(read_wines(path), args.drop_duplicates, args.seed)
-        paths = write_parts(parts, args.out)
+        paths = write_parts(parts, args.output)
     except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

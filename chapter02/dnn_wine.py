@@ -278,10 +278,11 @@ def plot_history(history, path):
     """Loss by epoch, training against validation, as a picture."""
     fig, ax = plt.subplots(figsize=(6, 4))
     epochs = history["epoch"] + 1
-    ax.plot(epochs, history["loss"], label="training")
-    ax.plot(epochs, history["val_loss"], label="validation")
+    ax.plot(epochs, history["loss"], marker=".", ms=3, label="training")
+    ax.plot(epochs, history["val_loss"], marker=".", ms=3, label="validation")
     ax.axvline(epochs[history["val_loss"].idxmin()], color="grey", ls=":", label="best epoch")
     ax.set(xlabel="epoch", ylabel="MAE (standard deviations)")
+    ax.xaxis.get_major_locator().set_params(integer=True)
     ax.set_ylim(0, 3 * history["val_loss"].median())  # the first epochs are far off the chart
     ax.grid(alpha=0.3)
     ax.legend()

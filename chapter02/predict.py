@@ -4,7 +4,7 @@ Book: chapter 2, "Saving and loading a trained Keras model".
 
     python chapter02/predict.py wines.csv                                   # by runs/…/mlp_wine
     python chapter02/predict.py wines.csv --run-dir runs/chapter02/dnn_wine
-    python chapter02/predict.py wines.csv --out predicted.csv
+    python chapter02/predict.py wines.csv --output predicted.csv
 
 wines.csv has a header line and the ten measurements the network was trained on, in any order,
 separated by `;`, `,` or tabs; other columns are passed through. The run directory holds the network
@@ -90,24 +90,24 @@ def main():
     )
     parser.add_argument("wines", type=Path, help="CSV file with the ten measurements")
     parser.add_argument("--run-dir", type=Path, default=RUN_DIR, help="where the network is")
-    parser.add_argument("--out", type=Path, help="write the file with the prediction added")
+    parser.add_argument("--output", type=Path, help="write the file with the prediction added")
     args = parser.parse_args()
     try:
         model, scaler = load_run(args.run_dir)
         table, X = read_wines(args.wines, scaler["columns"][:-1])
         table[PREDICTION] = predict_alcohol(model, scaler, X).round(3)
-        if args.out:
-            table.to_csv(args.out, index=False)
+        if args.output:
+            table.to_csv(args.output, index=False)
     except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
-    if args.out:
-        print(f"{len(table):,} predictions are in {args.out}")
+    if args.output:
+        print(f"{len(table):,} predictions are in {args.output}")
         return
     shown = [column for column in (scaler["columns"][-1], PREDICTION) if column in table]
     print(table[shown].head(20).to_string())
     if len(table) > 20:
-        print(f"… and {len(table) - 20:,} more; --out FILE writes them all")
+        print(f"… and {len(table) - 20:,} more; --output FILE writes them all")
 
 
 if __name__ == "__main__":

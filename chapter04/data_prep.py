@@ -5,7 +5,7 @@ it splits it by the same rule.
 
     python chapter04/data_prep.py                         # 9,200 + 1,150 + 1,150 rows
     python chapter04/data_prep.py --group-by-recording    # whole recordings: the honest score
-    python chapter04/data_prep.py --data sample --seed 7 --out /tmp/other_split
+    python chapter04/data_prep.py --data sample --seed 7 --output /tmp/other_split
     python chapter04/dnn_eeg.py --data data/eeg_split
 
 State 1 becomes class 1 (seizure), states 2 to 5 become class 0; each file has the same share of
@@ -120,7 +120,9 @@ def main():
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--data", metavar="SOURCE", help='"sample" or a CSV file')
-    parser.add_argument("--out", type=Path, default=DATA_DIR / "eeg_split", help="folder to fill")
+    parser.add_argument(
+        "--output", type=Path, default=DATA_DIR / "eeg_split", help="folder to fill"
+    )
     parser.add_argument("--seed", type=int, default=0, help="default: 0, as in dnn_eeg.py")
     parser.add_argument(
         "--group-by-recording", action="store_true", help="keep each recording in one file"
@@ -132,7 +134,7 @@ def main():
         path = DATA_DIR / "samples" / "eeg.csv"
     try:
         parts = split_eeg(read_eeg(path), args.group_by_recording, args.seed)
-        paths = write_parts(parts, args.out)
+        paths = write_parts(parts, args.output)
     except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

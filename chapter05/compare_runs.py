@@ -105,8 +105,9 @@ def plot_comparison(histories, path):
         strict=True,
     ):
         for name, history in histories.items():
-            ax.plot(history["epoch"], history[column], label=name)
+            ax.plot(history["epoch"], history[column], marker=".", label=name)
         ax.set(xlabel="epoch", title=title)
+        ax.xaxis.get_major_locator().set_params(integer=True)
         ax.grid(alpha=0.3)
     axes[0].set_ylim(bottom=0)
     axes[1].set_ylim(bottom=0)
@@ -128,7 +129,7 @@ def main():
         help="run directories, or folders of them (default: runs/chapter05/tb)",
     )
     parser.add_argument(
-        "--out", type=Path, help="picture (default: comparison.png beside the first run)"
+        "--output", type=Path, help="picture (default: comparison.png beside the first run)"
     )
     args = parser.parse_args()
     try:
@@ -137,7 +138,7 @@ def main():
         if len(set(names)) < len(names):  # the same scripts' runs from several folders
             names = [str(run) for run in runs]
         histories = {name: read_history(run) for name, run in zip(names, runs, strict=True)}
-        out = args.out or runs[0].resolve().parent / "comparison.png"
+        out = args.output or runs[0].resolve().parent / "comparison.png"
         plot_comparison(histories, out)
     except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)

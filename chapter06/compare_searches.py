@@ -128,7 +128,13 @@ def main():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("run_dirs", type=Path, nargs="+", metavar="RUN_DIR")
+    parser.add_argument(
+        "run_dirs",
+        type=Path,
+        nargs="+",
+        metavar="RUN_DIR",
+        help="of searches that ended, both kinds",
+    )
     parser.add_argument("--output", type=Path, default=Path("comparison.png"), help="the picture")
     args = parser.parse_args()
     try:

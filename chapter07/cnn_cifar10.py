@@ -399,9 +399,10 @@ def plot_history(history, path):
     fig, axes = plt.subplots(1, 2, figsize=(10, 4))
     epochs = history["epoch"] + 1
     for ax, metric in zip(axes, ("loss", "accuracy"), strict=True):
-        ax.plot(epochs, history[metric], label="training")
-        ax.plot(epochs, history["val_" + metric], label="validation")
+        ax.plot(epochs, history[metric], marker=".", label="training")
+        ax.plot(epochs, history["val_" + metric], marker=".", label="validation")
         ax.set(xlabel="epoch", ylabel=metric)
+        ax.xaxis.get_major_locator().set_params(integer=True)
         ax.grid(alpha=0.3)
     best = history["val_accuracy"].idxmax()
     axes[1].axvline(epochs[best], color="grey", linestyle=":", label="best epoch")

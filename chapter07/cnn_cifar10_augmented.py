@@ -557,10 +557,11 @@ def plot_histories(histories, path):
     for colour, (name, history) in zip(("C3", "C0"), histories.items(), strict=False):
         for ax, metric in zip(axes, ("loss", "accuracy"), strict=True):
             epochs = history["epoch"] + 1
-            ax.plot(epochs, history[f"clean_{metric}"], "--", color=colour)
-            ax.plot(epochs, history[f"val_{metric}"], color=colour, label=name)
+            ax.plot(epochs, history[f"clean_{metric}"], ".--", color=colour)
+            ax.plot(epochs, history[f"val_{metric}"], ".-", color=colour, label=name)
     for ax, metric in zip(axes, ("loss", "accuracy"), strict=True):
         ax.set(xlabel="epoch", ylabel=metric)
+        ax.xaxis.get_major_locator().set_params(integer=True)
         ax.grid(alpha=0.3)
     axes[1].plot([], [], "--", color="grey", label="training images, unchanged")
     axes[1].plot([], [], color="grey", label="validation images")

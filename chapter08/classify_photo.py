@@ -55,8 +55,10 @@ def main():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("photos", nargs="+", type=Path, metavar="PHOTO")
-    parser.add_argument("--run-dir", type=Path, default=RUNS_DIR / "inceptionv3_dogs_cats")
+    parser.add_argument("photos", nargs="+", type=Path, metavar="PHOTO", help="image files")
+    parser.add_argument(
+        "--run-dir", type=Path, default=RUNS_DIR / "inceptionv3_dogs_cats", help="of the training"
+    )
     parser.add_argument("--batch-size", type=positive, default=30, help="default: 30")
     args = parser.parse_args()
     warnings.filterwarnings("ignore", category=UserWarning, module="PIL")  # about unused EXIF

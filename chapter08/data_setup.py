@@ -4,8 +4,8 @@ Book: chapter 8, "Data preparation".
 
     python chapter08/data_setup.py                                # what data/fetch.py has brought
     python chapter08/data_setup.py --data ~/Downloads/train.zip   # Kaggle's zip, or Microsoft's
-    python chapter08/data_setup.py --data photos/ --to sorted/    # a folder
-    python chapter08/data_setup.py --data sample --to sorted/     # stand-in, needs no network
+    python chapter08/data_setup.py --data photos/ --output sorted/    # a folder
+    python chapter08/data_setup.py --data sample --output sorted/     # stand-in, needs no network
 
 What to expect: data/dogs-vs-cats/{train,val,test}/{cat,dog}/, 80/10/10, and two lists beside them:
 split.csv (which photograph went where) and left_out.csv (which one did not, and why). What to look
@@ -253,12 +253,12 @@ def set_up(source, target, seed=1):
         move_into_place(staging, target)
     if (target / "split.csv").exists():
         if json.loads((target / "settings.json").read_text()) != settings:
-            raise ValueError(f"{target} holds another split; remove it, or give another --to")
+            raise ValueError(f"{target} holds another split; remove it, or give another --output")
         print(f"{target} is set up already.")
         return
     for folder in (target / part / label for part in PARTS for label in CLASSES):
         if folder.exists():
-            raise ValueError(f"{folder} is there already; remove it, or give another --to")
+            raise ValueError(f"{folder} is there already; remove it, or give another --output")
     try:
         with open_source(path, target) as photos:
             rows, left_out = plan_split(photos, seed)
@@ -307,14 +307,20 @@ def main():
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--data", metavar="SOURCE", help='"sample", a zip file or a folder')
-    parser.add_argument("--to", type=Path, default=DATA_DIR / "dogs-vs-cats", metavar="DIR")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=DATA_DIR / "dogs-vs-cats",
+        metavar="DIR",
+        help="folder to fill",
+    )
     parser.add_argument("--seed", type=int, default=1, help="another seed, another split")
     args = parser.parse_args()
-    if args.data == "sample" and args.to == parser.get_default("to"):
-        parser.error("--data sample needs --to: data/dogs-vs-cats is for the real photographs")
+    if args.data == "sample" and args.output == parser.get_default("output"):
+        parser.error("--data sample needs --output: data/dogs-vs-cats is for the real photographs")
     warnings.simplefilter("ignore", UserWarning)  # Pillow's, about EXIF that we do not use
     try:
-        set_up(args.data, args.to, args.seed)
+        set_up(args.data, args.output, args.seed)
     except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

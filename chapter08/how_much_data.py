@@ -166,7 +166,12 @@ def parse_arguments():
     parser.add_argument(
         "--data", metavar="SOURCE", help='"sample", or a folder with train, val and test'
     )
-    parser.add_argument("--weights", default="imagenet", metavar="imagenet|PATH|none")
+    parser.add_argument(
+        "--weights",
+        default="imagenet",
+        metavar="imagenet|PATH|none",
+        help="of InceptionV3: from Keras, a .h5 file, or random",
+    )
     parser.add_argument(
         "--random-baseline", action="store_true", help="a curve without pretraining"
     )
@@ -176,7 +181,12 @@ def parse_arguments():
     parser.add_argument(
         "--image-size", type=int, default=IMAGE_SIZE, help="side in pixels, 75 or more"
     )
-    parser.add_argument("--cache-dir", type=Path, default=RUNS_DIR / "features")
+    parser.add_argument(
+        "--cache-dir",
+        type=Path,
+        default=RUNS_DIR / "features",
+        help="for the frozen network's features",
+    )
     parser.add_argument("--run-dir", type=Path, help="default: runs/chapter08/how_much_data")
     parser.add_argument("--seed", type=int, default=1, help="default: 1")
     args = parser.parse_args()

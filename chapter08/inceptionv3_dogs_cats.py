@@ -623,6 +623,7 @@ def plot_history(history, path):
         ax.plot(epochs, history[metric], marker=".", label="training")
         ax.plot(epochs, history["val_" + metric], marker=".", label="validation")
         ax.set(xlabel="epoch", ylabel=metric)
+        ax.xaxis.get_major_locator().set_params(integer=True)
         ax.grid(alpha=0.3)
         if (history["stage"] == 2).any():
             start = (history["stage"] == 1).sum() + 0.5
@@ -709,7 +710,12 @@ def parse_arguments():
     parser.add_argument(
         "--data", metavar="SOURCE", help='"sample", or a folder with train, val and test'
     )
-    parser.add_argument("--weights", default="imagenet", metavar="imagenet|PATH|none")
+    parser.add_argument(
+        "--weights",
+        default="imagenet",
+        metavar="imagenet|PATH|none",
+        help="of InceptionV3: from Keras, a .h5 file, or random",
+    )
     parser.add_argument("--epochs", type=positive, default=10, help="of stage 1 (default: 10)")
     parser.add_argument(
         "--fine-tune-epochs", type=int, default=10, help="of stage 2; 0 skips it (default: 10)"
@@ -721,7 +727,12 @@ def parse_arguments():
     parser.add_argument(
         "--no-cache", dest="cache", action="store_false", help="the book's way: stage 1 on photos"
     )
-    parser.add_argument("--cache-dir", type=Path, default=RUNS_DIR / "features")
+    parser.add_argument(
+        "--cache-dir",
+        type=Path,
+        default=RUNS_DIR / "features",
+        help="for the frozen network's features",
+    )
     parser.add_argument(
         "--random-baseline", action="store_true", help="also train on a backbone of random weights"
     )

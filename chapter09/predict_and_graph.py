@@ -119,10 +119,12 @@ def main():
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--data", metavar="SOURCE", help='"sample" or a CSV file of minute prices')
-    parser.add_argument("--run-dir", type=Path, default=RUNS_DIR / "lstm_bitcoin")
+    parser.add_argument(
+        "--run-dir", type=Path, default=RUNS_DIR / "lstm_bitcoin", help="of the training"
+    )
     parser.add_argument("--start", default=TEST_DATES[0], help=f"default: {TEST_DATES[0]}")
     parser.add_argument("--end", default=TEST_DATES[1], help=f"default: {TEST_DATES[1]}")
-    parser.add_argument("--out-dir", type=Path, help="for the pictures; default: the run directory")
+    parser.add_argument("--output", type=Path, help="for the pictures; default: the run directory")
     args = parser.parse_args()
     try:
         model, scaler, lags = load_run(args.run_dir)
@@ -131,7 +133,7 @@ def main():
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
 
-    out_dir = args.out_dir or args.run_dir
+    out_dir = args.output or args.run_dir
     out_dir.mkdir(parents=True, exist_ok=True)
     table.to_csv(out_dir / "predictions.csv", float_format="%.6f")
     plot_flow(table, out_dir / "flow.png")

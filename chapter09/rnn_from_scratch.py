@@ -250,7 +250,10 @@ def main():
     parser.add_argument("--steps", type=int, default=100, help="how far back (default: 100)")
     parser.add_argument("--seed", type=int, default=1, help="default: 1")
     parser.add_argument(
-        "--run-dir", type=Path, default=ROOT / "runs" / "chapter09" / "rnn_from_scratch"
+        "--run-dir",
+        type=Path,
+        default=ROOT / "runs" / "chapter09" / "rnn_from_scratch",
+        help="for the picture",
     )
     args = parser.parse_args()
     if args.steps < 2:

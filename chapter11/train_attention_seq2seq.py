@@ -157,9 +157,12 @@ def compare(run_dir, plain_dir):
         history = pd.read_csv(folder / "history.csv").drop_duplicates("epoch", keep="last")
         for ax, metric in zip(axes, ("loss", "accuracy"), strict=True):
             epochs = history["epoch"] + 1
-            ax.plot(epochs, history[f"val_{metric}"], colour, label=f"{name}, validation")
-            ax.plot(epochs, history[metric], colour, ls=":", label=f"{name}, training")
+            ax.plot(
+                epochs, history[f"val_{metric}"], colour, marker=".", label=f"{name}, validation"
+            )
+            ax.plot(epochs, history[metric], colour, marker=".", ls=":", label=f"{name}, training")
             ax.set(xlabel="epoch", ylabel=f"{metric} per character, teacher forcing")
+            ax.xaxis.get_major_locator().set_params(integer=True)
             ax.grid(alpha=0.3)
     axes[0].legend()
     save_figure(fig, run_dir / "comparison.png")

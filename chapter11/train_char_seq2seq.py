@@ -474,10 +474,11 @@ def plot_history(history, path):
     epochs = history["epoch"] + 1
     best = epochs[history["val_loss"].idxmin()]
     for ax, metric in zip(axes, ("loss", "accuracy"), strict=True):
-        ax.plot(epochs, history[metric], label="training")
-        ax.plot(epochs, history["val_" + metric], label="validation")
+        ax.plot(epochs, history[metric], marker=".", label="training")
+        ax.plot(epochs, history["val_" + metric], marker=".", label="validation")
         ax.axvline(best, color="grey", linestyle=":", label="best epoch")
         ax.set(xlabel="epoch", ylabel=f"{metric} per character, teacher forcing")
+        ax.xaxis.get_major_locator().set_params(integer=True)
         ax.grid(alpha=0.3)
     axes[0].legend()
     save_figure(fig, path)

@@ -27,7 +27,10 @@ def main():
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--weights", type=Path, default=RUNS_DIR / "dqn_breakout" / "dqn.weights.h5"
+        "--weights",
+        type=Path,
+        default=RUNS_DIR / "dqn_breakout" / "dqn.weights.h5",
+        help="of a trained network",
     )
     parser.add_argument("--episodes", type=int, default=10, help="default: 10")
     parser.add_argument("--max-episode-steps", type=int, help="cut a game off")

@@ -192,8 +192,8 @@ def main():
     device += f" ({os.cpu_count()} cores)" if device.startswith("cpu") else ""
     print(f"Keras {keras.__version__}, device: {device}, environment: {ENV_NAME}")
     env = make_env(args.max_episode_steps)
-    agent = build_agent(args.seed, args.double_dqn)
     try:
+        agent = build_agent(args.seed, args.double_dqn)
         if args.evaluate:
             agent.load_weights(args.run_dir / "dqn.weights.h5")
         else:

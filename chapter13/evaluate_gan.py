@@ -200,7 +200,9 @@ def parse_arguments():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--run-dir", type=Path, default=gan_mnist.RUNS_DIR / "gan_mnist")
+    parser.add_argument(
+        "--run-dir", type=Path, default=gan_mnist.RUNS_DIR / "gan_mnist", help="of the training"
+    )
     parser.add_argument("--data", metavar="SOURCE", help="default: that of the training")
     parser.add_argument("--classifier-epochs", type=positive, default=3, help="default: 3")
     parser.add_argument("--seed", type=int, default=0, help="of the noise (default: 0)")

@@ -44,7 +44,9 @@ def parse_arguments():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--run-dir", type=Path, default=RUNS_DIR / "gan_mnist")
+    parser.add_argument(
+        "--run-dir", type=Path, default=RUNS_DIR / "gan_mnist", help="of the training"
+    )
     parser.add_argument("--count", type=positive, default=25, help="images (default: 25)")
     parser.add_argument(
         "--walk", type=positive, metavar="N", help="walk through N images, 2 or more"

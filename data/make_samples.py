@@ -592,7 +592,7 @@ def main():
     parser.add_argument(
         "--only", choices=MAKERS, action="append", metavar="SET", help=", ".join(MAKERS)
     )
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=0, help="default: 0")
     args = parser.parse_args()
     SAMPLES_DIR.mkdir(exist_ok=True)
     for name in args.only or MAKERS:

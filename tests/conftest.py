@@ -37,6 +37,18 @@ def run_script():
 
 
 @pytest.fixture(scope="session")
+def slow_training():
+    """Asked for by fixtures that train for long: each test that uses one of them is slow."""
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest picks by -m
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if "slow_training" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.slow)
+
+
+@pytest.fixture(scope="session")
 def real_data_dir():
     """The folder of real data sets named by REAL_DATA_DIR; skips the test where there is none."""
     folder = os.environ.get("REAL_DATA_DIR")

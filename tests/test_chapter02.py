@@ -124,7 +124,7 @@ def test_scaler_is_fitted_on_the_training_rows_only(mlp):
 def test_data_prep_writes_the_rows_the_scripts_split_off(
     mlp, dnn, data_prep, tmp_path, run_main, switches
 ):
-    result = run_main(PREP, "--out", tmp_path, *switches)
+    result = run_main(PREP, "--output", tmp_path, *switches)
     assert result.returncode == 0
     for script in (mlp, dnn):
         expected = script.load_data(drop_duplicates=bool(switches))
@@ -138,7 +138,7 @@ def test_data_prep_writes_the_rows_the_scripts_split_off(
 
 
 def test_data_prep_with_another_seed(data_prep, tmp_path, run_script):
-    result = run_script(PREP, "--data", "sample", "--seed", 7, "--out", "here", cwd=tmp_path)
+    result = run_script(PREP, "--data", "sample", "--seed", 7, "--output", "here", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     train = pd.read_csv(tmp_path / "here" / "train" / "train_data.csv")
     assert train.shape == (480, 11) and list(train)[-1] == "alcohol"
@@ -251,7 +251,7 @@ def test_bad_training_data_is_one_clear_message(run_main, tmp_path, case):
 def test_the_other_scripts_read_as_carefully(run_main, tmp_path, script):
     """Their readers are copies: one case shows that they are wired to the same messages."""
     write, words = BAD_WINES["text in a number column"]
-    folder = {DNN: "--run-dir", PREP: "--out"}[script]
+    folder = {DNN: "--run-dir", PREP: "--output"}[script]
     result = run_main(script, "--data", write(tmp_path), folder, tmp_path / "run")
     assert_clear_error(result, *words)
     assert not (tmp_path / "run").exists()
@@ -428,7 +428,7 @@ def test_prediction_equals_the_model(trained, run_script, mlp, tmp_path):
     shuffled = wines[wines.columns[::-1]].drop(columns="alcohol")
     shuffled.to_csv(tmp_path / "new.csv", index=False)
     result = run_script(
-        PREDICT, "new.csv", "--run-dir", run_dir, "--out", "predicted.csv", cwd=tmp_path
+        PREDICT, "new.csv", "--run-dir", run_dir, "--output", "predicted.csv", cwd=tmp_path
     )
     assert result.returncode == 0, result.stderr
     predicted = pd.read_csv(tmp_path / "predicted.csv")
@@ -456,7 +456,7 @@ def test_bad_wines_to_predict(trained, run_main, tmp_path, case):
     process, run_dir = trained
     write, words = BAD_WINES[case]
     source, out = write(tmp_path), tmp_path / "out.csv"
-    result = run_main(PREDICT, source, "--run-dir", run_dir, "--out", out)
+    result = run_main(PREDICT, source, "--run-dir", run_dir, "--output", out)
     assert_clear_error(result, str(source), *words)
     assert not out.exists()
 

@@ -25,7 +25,7 @@ def broken():
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory):
+def runs(tmp_path_factory, slow_training):
     """Three runs on the sample side by side in one folder: their names → their processes.
 
     The broken one starts in the script's own folder; all three at once, which is faster.

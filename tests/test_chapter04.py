@@ -60,7 +60,7 @@ def run_main(monkeypatch, capsys, dnn):
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory):
+def trained(tmp_path_factory, slow_training):
     """A training run from its own folder as a user would start it: (process, run directory)."""
     run_dir = tmp_path_factory.mktemp("dnn") / "run"
     command = [sys.executable, "dnn_eeg.py", "--data", "sample", "--epochs", "6"]
@@ -118,7 +118,7 @@ def test_split_of_the_real_set_has_the_books_sizes(prep, real_data_dir):
 
 @pytest.mark.parametrize("switches", [[], ["--group-by-recording"]])
 def test_data_prep_writes_the_rows_the_script_splits_off(dnn, run_main, tmp_path, switches):
-    result = run_main(PREP, "--data", "sample", "--out", tmp_path, *switches)
+    result = run_main(PREP, "--data", "sample", "--output", tmp_path, *switches)
     assert result.returncode == 0
     shared = re.search(r"(\d+) of the (\d+) test recordings are in the training", result.stdout)
     assert (int(shared[1]) == 0) == bool(switches)
@@ -131,7 +131,7 @@ def test_data_prep_writes_the_rows_the_script_splits_off(dnn, run_main, tmp_path
 
 
 def test_data_prep_as_a_user_runs_it(prep, sample, run_script, tmp_path):
-    result = run_script(PREP, "--data", "sample", "--seed", 7, "--out", "here", cwd=tmp_path)
+    result = run_script(PREP, "--data", "sample", "--seed", 7, "--output", "here", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert "1,656 rows, 20.0% of them seizures" in result.stdout
     train = pd.read_csv(tmp_path / "here" / "train" / "train_data.csv")
@@ -343,18 +343,20 @@ def test_bad_input_is_one_clear_message(run_main, tmp_path, case):
 @pytest.mark.parametrize("case", ["text", "single class", "empty file"])
 def test_data_prep_refuses_it_too(run_main, tmp_path, case):
     write, words = BAD_EEG[case]
-    result = run_main(PREP, "--data", write(tmp_path), "--out", tmp_path / "out")
+    result = run_main(PREP, "--data", write(tmp_path), "--output", tmp_path / "out")
     assert_clear_error(result, *words)
     assert not (tmp_path / "out").exists()
 
 
 def test_folders_that_are_no_split(run_main, tmp_path):
     folder = write_empty_folder(tmp_path)
-    assert_clear_error(run_main(PREP, "--data", folder, "--out", tmp_path / "out"), "is a folder")
+    assert_clear_error(
+        run_main(PREP, "--data", folder, "--output", tmp_path / "out"), "is a folder"
+    )
     result = run_main(DNN, "--data", folder, "--run-dir", tmp_path / "run")
     assert_clear_error(result, "train_data.csv does not exist")
     # A part without seizures: nothing to measure there.
-    assert run_main(PREP, "--data", "sample", "--out", folder).returncode == 0
+    assert run_main(PREP, "--data", "sample", "--output", folder).returncode == 0
     path = folder / "val" / "val_data.csv"
     pd.read_csv(path).assign(y=0).to_csv(path, index=False)
     result = run_main(DNN, "--data", folder, "--run-dir", tmp_path / "run")

@@ -52,7 +52,7 @@ def run_main(monkeypatch, capsys):
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory):
+def trained(tmp_path_factory, slow_training):
     """The plain network, trained from its own folder as a user would: (process, run directory)."""
     run_dir = tmp_path_factory.mktemp("tb") / "mlp"
     command = [sys.executable, "mlp_mnist.py", "--data", "sample", "--epochs", "3"]
@@ -368,6 +368,7 @@ def test_evaluate_on_other_data_than_trained_on(trained, run_main, tiny_npz):
     assert_clear_error(result, "other data", "(784, 10)", "(64, 3)")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "options"), [(DROPOUT, []), (L2, ["--l2", "0.001"])])
 def test_the_other_networks_train_on_own_images(run_main, tmp_path, tiny_npz, name, options):
     """Three classes of 8x8 images, from the training to --evaluate."""
@@ -462,7 +463,7 @@ def test_compare_runs_shows_all_runs_of_a_folder(run_script, tmp_path):
 
 def test_compare_runs_of_given_runs(run_main, tmp_path):
     runs = [write_run(tmp_path / folder, "mlp", [0.2, 0.1]) for folder in ("a", "b")]
-    result = run_main(COMPARE, *runs, "--out", tmp_path / "two.png")
+    result = run_main(COMPARE, *runs, "--output", tmp_path / "two.png")
     assert result.returncode == 0, result.stderr
     assert all(f"{run} " in result.stdout for run in runs)  # same name, so told apart by path
     assert (tmp_path / "two.png").exists() and not (tmp_path / "a" / "comparison.png").exists()
@@ -526,7 +527,7 @@ def test_readme_has_the_test_accuracy_of_the_results(runs, row):
 
 def test_readme_shows_the_runs_as_compare_runs_does(run_main, tmp_path):
     """Its table, and every strength of L2, from the histories kept beside it."""
-    result = run_main(COMPARE, RESULTS / "history", "--out", tmp_path / "comparison.png")
+    result = run_main(COMPARE, RESULTS / "history", "--output", tmp_path / "comparison.png")
     assert result.returncode == 0, result.stderr
     readme = README.read_text()
     rows = [line.rstrip() for line in result.stdout.splitlines() if "(epoch" in line]

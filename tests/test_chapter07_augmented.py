@@ -258,6 +258,7 @@ def test_better_network(augmented):
     assert rates[0] < rates[1] < rates[2] > rates[3] > rates[4]
 
 
+@pytest.mark.slow
 def test_both_trainings_from_one_command(augmented, monkeypatch, capsys, tmp_path, tiny_npz):
     """Same weights at the start, same steps; files, figures, and --evaluate afterwards."""
     run_dir = tmp_path / "run"
@@ -290,6 +291,7 @@ def test_both_trainings_from_one_command(augmented, monkeypatch, capsys, tmp_pat
     assert test_line in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_finished_training_is_not_done_again(augmented, monkeypatch, capsys, tmp_path, tiny_npz):
     """Stopped in the second training: the first is not repeated."""
     run_dir = tmp_path / "run"

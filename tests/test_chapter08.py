@@ -236,7 +236,7 @@ def test_bad_sources(setup, tmp_path, monkeypatch, capsys, case):
     source = make(tmp_path)
     before = tree(tmp_path)
     monkeypatch.setattr(
-        sys, "argv", ["data_setup.py", "--data", str(source), "--to", str(tmp_path / "sorted")]
+        sys, "argv", ["data_setup.py", "--data", str(source), "--output", str(tmp_path / "sorted")]
     )
     with pytest.raises(SystemExit) as stop:
         setup.main()
@@ -290,7 +290,7 @@ def test_interrupted_set_up_goes_on(setup, tmp_path, monkeypatch, stop_at, after
 
 
 def test_folder_sorted_within_itself(setup, tmp_path, monkeypatch):
-    """--data X --to X, interrupted: what was written so far is not taken for the source."""
+    """--data X --output X, interrupted: what was written so far is not taken for the source."""
     for name, content in kaggle().items():
         path = tmp_path / "x" / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -319,7 +319,7 @@ def test_existing_split_is_not_overwritten(setup, sorted_photos, tmp_path, capsy
 
 
 def test_data_setup_as_a_user_runs_it(run_script, tmp_path):
-    result = run_script("chapter08/data_setup.py", "--data", "sample", "--to", tmp_path / "x",
+    result = run_script("chapter08/data_setup.py", "--data", "sample", "--output", tmp_path / "x",
                         cwd=tmp_path)  # fmt: skip
     assert result.returncode == 0, result.stderr
     assert "48 cats, 48 dogs" in result.stdout
@@ -671,6 +671,7 @@ def run_main(inception, monkeypatch):
     return run
 
 
+@pytest.mark.slow
 def test_main_writes_what_it_promises(run_main, sorted_photos, tmp_path, capsys):
     arguments = (
         *("--data", sorted_photos, "--weights", "none", "--image-size", 75, "--epochs", 9),

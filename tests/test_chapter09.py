@@ -217,6 +217,7 @@ def short_fits(chapter, monkeypatch):
     monkeypatch.setattr(chapter.baselines, "ARIMA_ORDERS", [(1, 1, 0), (0, 1, 1)])
 
 
+@pytest.mark.slow
 def test_no_look_ahead(chapter, short_fits):
     """Change the future: no price, flow, scaled value, window or forecast before it moves."""
     lstm = chapter.lstm
@@ -572,6 +573,7 @@ LEARNABLE = (
 )
 
 
+@pytest.mark.slow
 def test_learns_saves_and_predicts_in_a_fresh_process(
     chapter, learnable, short_fits, tmp_path, monkeypatch, capsys, run_script
 ):
@@ -594,7 +596,7 @@ def test_learns_saves_and_predicts_in_a_fresh_process(
     assert len(pd.read_csv(run_dir / "history.csv")) == 4
 
     result = run_script(
-        GRAPH, "--data", learnable, "--run-dir", run_dir, "--out-dir", tmp_path / "out",
+        GRAPH, "--data", learnable, "--run-dir", run_dir, "--output", tmp_path / "out",
         "--start", "2017-06-01", "--end", "2017-06-02", cwd=tmp_path,
     )  # fmt: skip
     assert result.returncode == 0, result.stderr

@@ -76,7 +76,7 @@ def run_main(monkeypatch, capsys):
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory):
+def trained(tmp_path_factory, slow_training):
     """The LSTM trained from its own folder as a user would do it: (process, run directory)."""
     run_dir = tmp_path_factory.mktemp("imdb") / "run"
     command = [sys.executable, "lstm_imdb.py", "--data", "sample", "--epochs", "9"]
@@ -465,6 +465,7 @@ def test_lstm_learns_and_leaves_everything(trained):
         assert (run_dir / name).stat().st_size > 5000
 
 
+@pytest.mark.slow
 def test_a_text_is_scored_in_a_fresh_process(trained, run_script, imdb):
     """What the saved model says of raw strings is what the trained one says of word ids."""
     _, run_dir = trained
@@ -650,6 +651,7 @@ def test_rows_of_the_matrix_belong_to_the_words(glove):
     assert coverage["test_words_without_vector"] == pytest.approx(2 / 3)  # "the" and an unknown
 
 
+@pytest.mark.slow
 def test_cnn_from_the_command_line(run_main, cnn, monkeypatch, tmp_path):
     """Training, scoring a text, scoring again; 160 words a post instead of 1,000, for speed."""
     tokenize = cnn.tokenize_text
@@ -692,6 +694,7 @@ def test_cnn_from_the_command_line(run_main, cnn, monkeypatch, tmp_path):
     assert_clear_error(result, "trained on other texts")
 
 
+@pytest.mark.slow
 def test_frozen_vectors_stay_and_fine_tuned_ones_move(run_main, glove, monkeypatch, tmp_path):
     tokenize = glove.tokenize_text
     monkeypatch.setattr(glove, "tokenize_text", lambda data: tokenize(data, sequence_length=160))

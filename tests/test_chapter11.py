@@ -74,7 +74,7 @@ def run_main(chapter, monkeypatch, capsys):
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory):
+def trained(tmp_path_factory, slow_training):
     """A training run from its own folder as a user would start it: (process, run directory)."""
     run_dir = tmp_path_factory.mktemp("char") / "char_seq2seq"
     process = subprocess.run(
@@ -282,6 +282,7 @@ def decode_slowly(text, data, train, encoder, decoder):
     return decoded.strip("\t")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["train", "attention"])
 def test_greedy_equals_predict_per_character(chapter, sample, kind):
     data = chapter.infer.create_reverse_indices(sample)
@@ -569,6 +570,7 @@ def test_jax_backend(run_script, tmp_path, script):
     assert int(same) >= 0.9 * int(of)
 
 
+@pytest.mark.slow
 def test_decoding_benchmark_agrees(capsys, monkeypatch, chapter, tmp_path):
     monkeypatch.setattr(sys, "path", list(sys.path))
     bench = load_script("benchmarks/bench_seq2seq_decoding.py")

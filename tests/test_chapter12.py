@@ -390,6 +390,7 @@ def test_what_does_not_fit_is_named(rl, tmp_path):
 # --- scripts ----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_cartpole_learns(run_script, tmp_path):
     """After 6,000 steps it balances three times as long as random pushes do, or longer."""
     run_dir = tmp_path / "run"
@@ -518,3 +519,10 @@ def test_missing_emulator_is_named(breakout, monkeypatch):
     monkeypatch.setitem(sys.modules, "ale_py", None)
     with pytest.raises(OSError, match="pip install ale-py"):
         breakout.make_env()
+
+
+def test_other_backends_are_refused(rl, monkeypatch):
+    script = load_script("chapter12/dqn_cartpole.py")
+    monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
+    with pytest.raises(ValueError, match="needs the TensorFlow backend"):
+        script.build_agent(seed=1)

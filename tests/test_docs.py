@@ -3,6 +3,8 @@
 import ast
 import re
 
+import backends
+import check_map
 import pytest
 from conftest import ROOT
 
@@ -41,3 +43,42 @@ def test_nothing_is_left_to_fill_in():
     for path in [*PAGES, *ROOT.glob("*/*.py")]:
         if path.parent.name != "tests":
             assert not re.search(r"@@[A-Z]|\bEXPECT\b|\bTODO\b|FIXME", path.read_text()), path
+
+
+def test_the_map_links_each_function_by_its_line():
+    page = check_map.PAGE.read_text()
+    assert check_map.check(page) == []
+    assert page.count(".py#L") > 100
+
+
+def test_a_renamed_function_is_found(monkeypatch):
+    page = check_map.PAGE.read_text()
+    known = check_map.defined_in
+
+    def renamed(file):
+        names = dict(known(file))
+        if file == "chapter07/cnn_cifar10.py":
+            names["build_convnet"] = names.pop("build_network")
+        return names
+
+    monkeypatch.setattr(check_map, "defined_in", renamed)
+    problems = check_map.check(page)
+    assert any("chapter07/cnn_cifar10.py has no build_network" in line for line in problems)
+
+
+def test_backends_page_covers_every_script():
+    page = backends.PAGE.read_text()
+    for command in backends.COMMANDS.splitlines():
+        assert f"| `{command}` |" in page, f"{command}: tests/backends.py tensorflow jax --write"
+    for script in ROOT.glob("chapter*/*.py"):
+        if '__name__ == "__main__"' in script.read_text():
+            name = script.relative_to(ROOT).as_posix()
+            assert name in backends.COMMANDS, f"{name} is not in tests/backends.py"
+
+
+def test_every_option_has_help():
+    for script in [*ROOT.glob("chapter*/*.py"), *ROOT.glob("data/*.py"), *ROOT.glob("bench*/*.py")]:
+        for node in ast.walk(ast.parse(script.read_text())):
+            if isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "add_argument":
+                given = {keyword.arg for keyword in node.keywords}
+                assert "help" in given, f"{script.name}:{node.lineno}: {ast.unparse(node)}"

@@ -1,7 +1,16 @@
 """RESULTS.md and the README's table show nothing that no run has measured."""
 
+import json
+
 import check_results
 import pytest
+from conftest import ROOT, load_script
+
+
+@pytest.fixture
+def run_all(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    return load_script("benchmarks/run_all.py")
 
 
 def test_tables_agree_with_the_runs():
@@ -25,3 +34,33 @@ def test_an_edited_page_is_found(monkeypatch, tmp_path):
     page = (tmp_path / "RESULTS.md").read_text()
     (tmp_path / "RESULTS.md").write_text(page.replace("0.710", "0.810"))
     assert "not what the runs give" in check_results.check()[0]
+
+
+def test_benchmark_table_is_that_of_the_last_runs(run_all):
+    results = json.loads(run_all.RESULTS.read_text())
+    table = run_all.make_table(results)
+    assert f"{run_all.MARKS[0]}\n{table}\n{run_all.MARKS[1]}" in run_all.README.read_text()
+    assert set(results["rows"]) == {path.stem for path in run_all.FOLDER.glob("bench_*.py")}
+    for rows in results["rows"].values():
+        for row in rows:
+            assert row["what"] in table
+
+
+def test_ratio_says_how_many_times_better(run_all):
+    speeds = {"unit": "images/s", "other": [90, 100, 500], "ours": [150, 200, 210]}
+    assert run_all.ratio(speeds) == 2
+    assert run_all.ratio({"unit": "s", "other": [8, 6, 4], "ours": [3]}) == 2
+    assert run_all.ratio({"unit": "MB", "other": [100], "ours": [200]}) == 0.5
+
+
+def test_a_benchmark_that_fails_leaves_no_row(run_all, tmp_path):
+    broken = tmp_path / "bench_broken.py"
+    broken.write_text("import sys; sys.exit('error: no data')")
+    assert run_all.run_benchmark(broken, tmp_path / "rows") == ([], "exit code 1, message above")
+    broken.write_text(
+        f"import sys; sys.path.insert(0, {str(ROOT / 'benchmarks')!r})\n"
+        "from common import record\nrecord('chapter 1, x', 's', [2, 4], [1])"
+    )
+    rows, reason = run_all.run_benchmark(broken, tmp_path / "rows")
+    assert not reason
+    assert rows[0] | {"other": [2.0, 4.0], "ours": [1.0], "against": "the book's way"} == rows[0]

@@ -55,6 +55,8 @@ class DQNAgent:
         dueling_type="avg",
         processor=None,
     ):
+        if keras.backend.backend() != "tensorflow":
+            raise ValueError("chapter 12 needs the TensorFlow backend: unset KERAS_BACKEND")
         if tuple(model.output_shape[1:]) != (nb_actions,):
             raise ValueError(
                 f"the network's output is {tuple(model.output_shape)}; expected (None, "
