@@ -71,6 +71,9 @@ def compare(searches, every_epoch=False):
     Returns:
         dict: `budget`; `hyperband` and `random`: the best loss of each search at that budget;
         `needed`: the epochs that each random search needed for Hyperband's mean, or None.
+
+    Raises:
+        ValueError: a random search had judged nothing when Hyperband was done.
     """
     curves = {True: [], False: []}
     for settings, entries in searches:
@@ -80,6 +83,11 @@ def compare(searches, every_epoch=False):
     hyperband = [losses[-1] for _, losses in curves[False]]
     random, needed = [], []
     for spent, losses in curves[True]:
+        if spent[0] > budget:
+            raise ValueError(
+                f"nothing to compare: Hyperband was done after {budget} epochs, random search had "
+                f"its first result after {spent[0]}; give both the same --max-iter"
+            )
         random.append(losses[spent <= budget][-1])
         reached = spent[losses <= np.mean(hyperband)]
         needed.append(int(reached[0]) if len(reached) else None)
@@ -141,11 +149,11 @@ def main():
         searches = [read_search(run_dir) for run_dir in args.run_dirs]
         if len({settings["random_search"] is None for settings, _ in searches}) < 2:
             raise ValueError("give the run directories of both: of Hyperband and of random search")
+        comparison = compare(searches)
     except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     longest = max(best_so_far(entries)[0][-1] for _, entries in searches)
-    comparison = compare(searches)
     print(f"Best validation loss after {comparison['budget']} epochs, mean ± standard deviation\n")
     print(
         "| judged | Hyperband | random search | epochs random search needs for Hyperband's mean |"

@@ -47,7 +47,8 @@ chapter05/compare_runs.py runs/chapter05/tb_sample
 chapter05/softmax.py
 chapter06/random_search_mnist.py --data sample --n-iter 2 --cv 2 --epochs 1 --train-images 500
 chapter06/hyperband_mnist.py --data sample --train-images 500 --max-iter 3
-chapter06/hyperband_mnist.py --data sample --train-images 500 --random-search 3 --run-dir runs/r
+chapter06/hyperband_mnist.py --data sample --train-images 500 --max-iter 3 --random-search 3 \
+--run-dir runs/r
 chapter06/compare_searches.py runs/chapter06/hyperband_mnist_sample runs/r
 chapter07/cnn_cifar10.py --data sample --epochs 1
 chapter07/cnn_cifar10_augmented.py --data sample --epochs 1
@@ -84,6 +85,11 @@ chapter13/generate.py --run-dir runs/chapter13/gan_mnist_sample
 chapter13/evaluate_gan.py --run-dir runs/chapter13/gan_mnist_sample --classifier-epochs 1
 chapter13/how_gans_fail.py --data sample --steps 20
 """
+
+NOTE = """\
+Chapters 12 and 13 train in steps of their own, written as TensorFlow functions. What they have
+trained runs elsewhere: there `generate.py` and `evaluate_gan.py` were given the networks that the
+TensorFlow column had trained."""
 
 
 def chapter_of(command):
@@ -181,6 +187,7 @@ def write_page(results):
         lines.append(f"| `{command}` | " + " | ".join(cells) + " |")
     lines += ["", "What those that refuse say:", ""]
     lines += [f"{number}. {reason}" for reason, number in reasons.items()]
+    lines += ["", NOTE]
     PAGE.write_text("\n".join(lines) + "\n")
 
 

@@ -423,6 +423,9 @@ def test_comparison_counts_epochs(compare):
     assert every == {"budget": 6, "hyperband": [0.4], "random": [0.5], "needed": [8]}
     never = ({"random_search": 1}, entries((0.9, 0.8)))
     assert compare.compare([ours, never])["needed"] == [None]
+    late = ({"random_search": 1}, entries([0.5] * 7))
+    with pytest.raises(ValueError, match=r"after 6 epochs.*after 7;.*--max-iter"):
+        compare.compare([ours, late])
 
 
 def test_networks_are_the_books():
