@@ -20,6 +20,7 @@ and a half for an epoch on one shared CPU core, two for the better network's (Ke
 import argparse
 import importlib.metadata
 import json
+import logging
 import os
 import platform
 import shutil
@@ -43,6 +44,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import train_test_split
 from tqdm import tqdm
 
+logging.getLogger("tensorflow").setLevel("ERROR")  # it warns of each new network's compilation
 matplotlib.use("Agg")  # pictures go to files: a machine in the cloud has no display
 import matplotlib.pyplot as plt
 
