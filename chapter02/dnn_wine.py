@@ -282,7 +282,7 @@ def plot_history(history, path):
     ax.plot(epochs, history["val_loss"], marker=".", ms=3, label="validation")
     ax.axvline(epochs[history["val_loss"].idxmin()], color="grey", ls=":", label="best epoch")
     ax.set(xlabel="epoch", ylabel="MAE (standard deviations)")
-    ax.xaxis.get_major_locator().set_params(integer=True)
+    ax.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
     ax.set_ylim(0, 3 * history["val_loss"].median())  # the first epochs are far off the chart
     ax.grid(alpha=0.3)
     ax.legend()

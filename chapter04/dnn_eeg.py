@@ -270,7 +270,7 @@ def plot_history(history, path):
         ax.plot(epochs, history["val_" + metric], marker=".", label="validation")
         ax.axvline(best, color="grey", linestyle=":", label="best epoch")
         ax.set(xlabel="epoch", title=metric.replace("roc_auc", "ROC AUC"))
-        ax.xaxis.get_major_locator().set_params(integer=True)
+        ax.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
         ax.grid(alpha=0.3)
     axes[0].legend()
     save_figure(fig, path)

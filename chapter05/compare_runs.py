@@ -107,7 +107,7 @@ def plot_comparison(histories, path):
         for name, history in histories.items():
             ax.plot(history["epoch"], history[column], marker=".", label=name)
         ax.set(xlabel="epoch", title=title)
-        ax.xaxis.get_major_locator().set_params(integer=True)
+        ax.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
         ax.grid(alpha=0.3)
     axes[0].set_ylim(bottom=0)
     axes[1].set_ylim(bottom=0)

@@ -563,7 +563,7 @@ def plot_histories(histories, path):
             ax.plot(epochs, history[f"val_{metric}"], ".-", color=colour, label=name)
     for ax, metric in zip(axes, ("loss", "accuracy"), strict=True):
         ax.set(xlabel="epoch", ylabel=metric)
-        ax.xaxis.get_major_locator().set_params(integer=True)
+        ax.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
         ax.grid(alpha=0.3)
     axes[1].plot([], [], "--", color="grey", label="training images, unchanged")
     axes[1].plot([], [], color="grey", label="validation images")

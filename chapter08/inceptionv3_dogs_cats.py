@@ -623,7 +623,7 @@ def plot_history(history, path):
         ax.plot(epochs, history[metric], marker=".", label="training")
         ax.plot(epochs, history["val_" + metric], marker=".", label="validation")
         ax.set(xlabel="epoch", ylabel=metric)
-        ax.xaxis.get_major_locator().set_params(integer=True)
+        ax.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
         ax.grid(alpha=0.3)
         if (history["stage"] == 2).any():
             start = (history["stage"] == 1).sum() + 0.5

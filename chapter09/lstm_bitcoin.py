@@ -520,7 +520,7 @@ def plot_history(history, naive, path):
     right.legend()
     for ax in (left, right):
         ax.set(xlabel="epoch")
-        ax.xaxis.get_major_locator().set_params(integer=True)
+        ax.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
         ax.ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
         ax.grid(alpha=0.3)
     fig.tight_layout()

@@ -423,7 +423,7 @@ def plot_history(history, path):
         ax.plot(epochs, history["val_" + metric], marker="o", label="validation")
         ax.axvline(epochs[history["val_accuracy"].idxmax()], color="grey", ls=":", label="best")
         ax.set(xlabel="epoch", ylabel=metric)
-        ax.xaxis.get_major_locator().set_params(integer=True)
+        ax.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
         ax.grid(alpha=0.3)
     axes[0].legend()
     save_figure(fig, path)
@@ -448,7 +448,7 @@ def compare_runs(run_dirs, picture):
         for ax, metric in zip(axes, ("val_loss", "val_accuracy"), strict=True):
             ax.plot(history["epoch"] + 1, history[metric], marker="o", label=run_dir.name)
             ax.set(xlabel="epoch", ylabel=metric.replace("val_", "validation "))
-            ax.xaxis.get_major_locator().set_params(integer=True)
+            ax.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
             ax.grid(alpha=0.3)
         print(
             f"{run_dir.name:32} {metrics['epochs']:6} {metrics['best_epoch']:5} "

@@ -393,7 +393,7 @@ def plot_history(history, path):
         ax.plot(epochs, history["val_" + metric], marker="o", label="validation")
         ax.axvline(epochs[history["val_loss"].idxmin()], color="grey", ls=":", label="best")
         ax.set(xlabel="epoch", ylabel=metric)
-        ax.xaxis.get_major_locator().set_params(integer=True)
+        ax.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
         ax.grid(alpha=0.3)
     axes[0].legend()
     fig.savefig(path, dpi=80, bbox_inches="tight")

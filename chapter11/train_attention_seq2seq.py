@@ -162,7 +162,7 @@ def compare(run_dir, plain_dir):
             )
             ax.plot(epochs, history[metric], colour, marker=".", ls=":", label=f"{name}, training")
             ax.set(xlabel="epoch", ylabel=f"{metric} per character, teacher forcing")
-            ax.xaxis.get_major_locator().set_params(integer=True)
+            ax.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
             ax.grid(alpha=0.3)
     axes[0].legend()
     save_figure(fig, run_dir / "comparison.png")
