@@ -572,7 +572,7 @@ def test_jax_backend(run_script, tmp_path, script):
 
 @pytest.mark.slow
 def test_decoding_benchmark_agrees(capsys, monkeypatch, chapter, tmp_path):
-    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr(sys, "path", [str(ROOT / "benchmarks"), *sys.path])
     bench = load_script("benchmarks/bench_seq2seq_decoding.py")
     monkeypatch.setattr(
         sys, "argv", ["bench", "--sentences", "2", "--turns", "1", "--run-dir", str(tmp_path)]
