@@ -371,7 +371,7 @@ def test_better_network_learns_on_the_sample(run_script, tmp_path):
     """As a user runs it; far past chance (0.10) and past logistic regression."""
     result = run_script(
         SCRIPT,
-        "--data", "sample", "--network", "better", "--epochs", 12, "--batch-size", 32,
+        "--data", "sample", "--network", "better", "--epochs", 7, "--batch-size", 32,
         "--run-dir", tmp_path,
     )  # fmt: skip
     assert result.returncode == 0, result.stderr

@@ -388,9 +388,9 @@ def test_train_evaluate_generate(run_script, tiny, tmp_path):
 
 @pytest.mark.slow
 def test_learns_on_the_shipped_digits(run_script, tmp_path):
-    """Three epochs of the sample's real digits: nearer to them, neither network has won."""
+    """Two epochs of the sample's real digits: nearer to them, neither network has won."""
     run_dir = tmp_path / "run"
-    result = run_script(MNIST, "--data", "sample", "--epochs", 3, "--run-dir", run_dir)
+    result = run_script(MNIST, "--data", "sample", "--epochs", 2, "--run-dir", run_dir)
     assert result.returncode == 0, result.stderr
     last = json.loads((run_dir / "metrics.json").read_text())["last"]
     assert 0.5 < last["d_accuracy"] < 0.9 and last["g_loss"] < 3, last
