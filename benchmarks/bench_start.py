@@ -9,7 +9,6 @@ a fresh process, by turns, after one of each that warms up the disk. Beside them
 """
 
 import argparse
-import json
 import os
 import statistics
 import subprocess
@@ -92,7 +91,7 @@ def measure(side):
     )
     output, errors = process.communicate()
     if process.returncode or "first batch" not in output:
-        sys.exit(f"error: {side}: {json.dumps(errors[-500:])}")
+        sys.exit(f"error: {side}: {errors.strip()[-500:]}")
     return time.perf_counter() - start
 
 
