@@ -165,7 +165,10 @@ def main():
             results["rows"][path.stem], results["minutes"][path.stem] = rows, round(minutes, 2)
             RESULTS.write_text(json.dumps(results, indent=1) + "\n")
     table = make_table(results)
-    write_readme(table)
+    if left_out:
+        print("The README's table stays as it is.")
+    else:
+        write_readme(table)
     print(table)
     for name, reason in left_out.items():
         print(f"left out: {name}: {reason}")
