@@ -18,12 +18,14 @@ import sys
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import version
 from itertools import groupby
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "backends.md"
 TIMEOUT = 900  # seconds
+NAMES = {"tensorflow": "TensorFlow", "jax": "JAX", "torch": "PyTorch"}
 
 # In order: what a script needs, the ones before it have made.
 COMMANDS = """\
@@ -154,19 +156,12 @@ def run_all(commands, backend, folder):
 
 def write_page(results):
     """docs/backends.md, from the runs of this call."""
-    import keras
-    import tensorflow as tf
-
-    versions = {"tensorflow": f"TensorFlow {tf.__version__}"}
-    if "jax" in results:
-        import jax
-
-        versions["jax"] = f"JAX {jax.__version__}"
+    versions = {backend: f"{NAMES[backend]} {version(backend)}" for backend in results}
     lines = [
         "# Backends: which scripts run where",
         "",
         "Written by `python tests/backends.py tensorflow jax --write`. Each command ran in a copy "
-        f"of the repository, on the samples, on a CPU, with Keras {keras.__version__} on "
+        f"of the repository, on the samples, on a CPU, with Keras {version('keras')} on "
         + " and ".join(versions[backend] for backend in results)
         + ". The commands are short: they show that a script runs, not what it learns. To try one: "
         "`make cluster`, then `KERAS_BACKEND=jax` before the command.",
@@ -181,7 +176,8 @@ def write_page(results):
             message = results[backend][command][1]
             if message:
                 number = reasons.setdefault(message.removeprefix("error: "), len(reasons) + 1)
-                cells.append(f"refuses ({number})")
+                verb = "refuses" if message.startswith("error: ") else "fails"
+                cells.append(f"{verb} ({number})")
             else:
                 cells.append("runs")
         lines.append(f"| `{command}` | " + " | ".join(cells) + " |")
@@ -195,7 +191,7 @@ def main():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("backends", nargs="+", choices=("tensorflow", "jax", "torch"))
+    parser.add_argument("backends", nargs="+", choices=NAMES)
     parser.add_argument("--only", default="", help="commands that begin so, such as chapter09")
     parser.add_argument("--keep", type=Path, help="folder for the copies, runs and logs")
     parser.add_argument("--write", action="store_true", help="write docs/backends.md")
