@@ -6,10 +6,12 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
 import pytest
+from forked import ForkedScript, can_fork
 
 ROOT = Path(__file__).resolve().parent.parent
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -18,22 +20,45 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 
 @pytest.fixture
 def run_script():
-    """Run `python SCRIPT ARGS…` from the root (or `cwd`) and return the finished process.
+    """Run `python SCRIPT ARGS…` from the root (or `cwd`) and return the finished process."""
+    return run_python
 
-    `env` adds variables. Nothing is asserted here: each test checks status and messages itself.
+
+def run_python(script, *args, cwd=ROOT, env=None, timeout=600):
+    """Run `python SCRIPT ARGS…`; `env` adds variables.
+
+    Nothing is asserted here: each test checks status and messages itself.
     """
+    if env is None and can_fork():
+        with tempfile.TemporaryDirectory() as folder:
+            files = [Path(folder) / "stdout", Path(folder) / "stderr"]
+            process = ForkedScript(ROOT / script, args, cwd, *files)
+            try:
+                process.wait(timeout)
+            finally:
+                process.send_signal(signal.SIGKILL)
+            output = [file.read_text() for file in files]
+        return subprocess.CompletedProcess(process.args, process.poll(), *output)
+    return subprocess.run(
+        [sys.executable, str(ROOT / script), *map(str, args)],
+        cwd=cwd,
+        env={**os.environ, **(env or {})},
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+    )
 
-    def run(script, *args, cwd=ROOT, env=None, timeout=600):
-        return subprocess.run(
-            [sys.executable, str(ROOT / script), *map(str, args)],
-            cwd=cwd,
-            env={**os.environ, **(env or {})},
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-        )
 
-    return run
+def start_python(script, *args, cwd=ROOT):
+    """Start `python SCRIPT ARGS…`, its output thrown away; a test can wait for it or kill it."""
+    if can_fork():
+        return ForkedScript(ROOT / script, args, cwd)
+    return subprocess.Popen(
+        [sys.executable, str(ROOT / script), *map(str, args)],
+        cwd=cwd,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
 
 
 @pytest.fixture(scope="session")
@@ -69,11 +94,7 @@ def assert_clear_error(result, *words):
 
 def kill_in_training(script, arguments, backup_dir, after_epoch, timeout=300):
     """Start a training, kill -9 it after `after_epoch` epochs; returns how many are backed up."""
-    process = subprocess.Popen(
-        [sys.executable, str(ROOT / script), *map(str, arguments)],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    process = start_python(script, *arguments)
     deadline = time.monotonic() + timeout
     while time.monotonic() < deadline and process.poll() is None:
         if backed_up_epochs(backup_dir) >= after_epoch:

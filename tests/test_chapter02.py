@@ -2,14 +2,13 @@
 
 import json
 import re
-import subprocess
 import sys
 from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import ROOT, assert_clear_error, kill_in_training, load_script
+from conftest import ROOT, assert_clear_error, kill_in_training, load_script, run_python
 from PIL import Image
 
 MLP, DNN = "chapter02/mlp_wine.py", "chapter02/dnn_wine.py"
@@ -56,15 +55,8 @@ def run_main(monkeypatch, capsys):
 def trained(tmp_path_factory):
     """The perceptron, trained from its own folder as a user would: (process, run directory)."""
     run_dir = tmp_path_factory.mktemp("mlp") / "run"
-    command = [sys.executable, "mlp_wine.py", "--data", "sample", "--epochs", "12"]
-    process = subprocess.run(
-        [*command, "--run-dir", str(run_dir)],
-        cwd=ROOT / "chapter02",
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    return process, run_dir
+    arguments = ["--data", "sample", "--epochs", 12, "--run-dir", run_dir]
+    return run_python(MLP, *arguments, cwd=ROOT / "chapter02"), run_dir
 
 
 # --- networks and data ------------------------------------------------------------------------

@@ -2,14 +2,13 @@
 
 import inspect
 import json
-import subprocess
 import sys
 from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import ROOT, assert_clear_error, load_script
+from conftest import ROOT, assert_clear_error, load_script, run_python
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.graph.keras_util import keras_model_to_graph_def
 from tensorboard.util.tensor_util import make_ndarray
@@ -28,7 +27,7 @@ def broken():
 def runs(tmp_path_factory, slow_training):
     """Three runs on the sample side by side in one folder: their names → their processes.
 
-    The broken one starts in the script's own folder; all three at once, which is faster.
+    The broken one starts in the script's own folder.
     """
     log_dir = tmp_path_factory.mktemp("tb")
     jobs = {
@@ -36,21 +35,13 @@ def runs(tmp_path_factory, slow_training):
         "dnn": (DNN, ROOT, 12),
         "dnn_broken": (BROKEN, ROOT / "chapter03", 12),
     }
-    command = [sys.executable, "SCRIPT", "--data", "sample", "--epochs", "EPOCHS", "--run-dir"]
-    started = {}
+    output = {}
     for name, (script, cwd, epochs) in jobs.items():
-        command[1], command[5] = str(ROOT / script), str(epochs)
-        started[name] = subprocess.Popen(
-            [*command, str(log_dir / name)],
-            cwd=cwd,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-    output = {name: process.communicate(timeout=600) for name, process in started.items()}
-    for name, process in started.items():
-        assert process.returncode == 0, output[name][1]
-    return log_dir, {name: out for name, (out, _) in output.items()}
+        arguments = ["--data", "sample", "--epochs", epochs, "--run-dir", log_dir / name]
+        process = run_python(script, *arguments, cwd=cwd)
+        assert process.returncode == 0, process.stderr
+        output[name] = process.stdout
+    return log_dir, output
 
 
 def read_events(folder):

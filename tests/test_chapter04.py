@@ -2,14 +2,13 @@
 
 import json
 import re
-import subprocess
 import sys
 from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import ROOT, assert_clear_error, kill_in_training, load_script
+from conftest import ROOT, assert_clear_error, kill_in_training, load_script, run_python
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
@@ -63,15 +62,8 @@ def run_main(monkeypatch, capsys, dnn):
 def trained(tmp_path_factory, slow_training):
     """A training run from its own folder as a user would start it: (process, run directory)."""
     run_dir = tmp_path_factory.mktemp("dnn") / "run"
-    command = [sys.executable, "dnn_eeg.py", "--data", "sample", "--epochs", "6"]
-    process = subprocess.run(
-        [*command, "--run-dir", str(run_dir)],
-        cwd=ROOT / "chapter04",
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    return process, run_dir
+    arguments = ["--data", "sample", "--epochs", 6, "--run-dir", run_dir]
+    return run_python("chapter04/dnn_eeg.py", *arguments, cwd=ROOT / "chapter04"), run_dir
 
 
 # --- data -------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import ROOT, assert_clear_error, kill_in_training, load_script
+from conftest import ROOT, assert_clear_error, kill_in_training, load_script, run_python
 from PIL import Image
 
 MLP, DROPOUT, L2 = (f"chapter05/mlp_mnist{end}.py" for end in ("", "_dropout", "_l2"))
@@ -55,15 +55,8 @@ def run_main(monkeypatch, capsys):
 def trained(tmp_path_factory, slow_training):
     """The plain network, trained from its own folder as a user would: (process, run directory)."""
     run_dir = tmp_path_factory.mktemp("tb") / "mlp"
-    command = [sys.executable, "mlp_mnist.py", "--data", "sample", "--epochs", "3"]
-    process = subprocess.run(
-        [*command, "--run-dir", str(run_dir)],
-        cwd=ROOT / "chapter05",
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    return process, run_dir
+    arguments = ["--data", "sample", "--epochs", 3, "--run-dir", run_dir]
+    return run_python("chapter05/mlp_mnist.py", *arguments, cwd=ROOT / "chapter05"), run_dir
 
 
 def tiny_set(train=72, test=20, size=8, classes=3):
@@ -564,19 +557,22 @@ def test_killed_training_goes_on(run_script, tmp_path):
 
 @pytest.mark.slow
 def test_overfitting_shows_on_the_sample(run_main, tmp_path):
-    """Validation loss: the plain network's rises again, dropout's stays low."""
+    """Validation loss: the plain network's rises again, dropout's stays low (last five epochs)."""
     losses = {}
     for name, options in ((MLP, []), (DROPOUT, []), (L2, ["--l2", "1e-4"])):
+        epochs = 6 if name == L2 else 18
         run_dir = tmp_path / name.replace("/", "_")
-        result = run_main(name, "--data", "sample", "--epochs", 25, "--run-dir", run_dir, *options)
+        result = run_main(
+            name, "--data", "sample", "--epochs", epochs, "--run-dir", run_dir, *options
+        )
         assert result.returncode == 0, result.stderr
         metrics = json.loads((run_dir / "metrics.json").read_text())
         assert metrics["test"]["accuracy"] > 0.9, name
         history = load_script(COMPARE).read_history(run_dir)
-        losses[name] = history["val_loss"].iloc[-1]
+        losses[name] = history["val_loss"].tail(5).mean()
         if name == MLP:
             assert losses[MLP] > 1.15 * history["val_loss"].min()
-            assert history["loss"].iloc[-1] < 0.02
+            assert history["loss"].tail(5).mean() < 0.05
     assert losses[DROPOUT] < 0.9 * losses[MLP]
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import ROOT, assert_clear_error, load_script
+from conftest import ROOT, assert_clear_error, load_script, start_python
 from PIL import Image
 
 SEARCH, HYPERBAND = "chapter06/random_search_mnist.py", "chapter06/hyperband_mnist.py"
@@ -597,11 +597,7 @@ def test_killed_hyperband_of_mnist_goes_on(run_script, tmp_path):
     assert result.returncode == 0, result.stderr
     expected = read_log(tmp_path / "whole")
 
-    process = subprocess.Popen(
-        [sys.executable, str(ROOT / HYPERBAND), *arguments, str(tmp_path / "killed")],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    process = start_python(HYPERBAND, *arguments, tmp_path / "killed")
     wait_for_lines(tmp_path / "killed" / "evaluations.jsonl", 1 + 3, process)
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL

@@ -812,7 +812,7 @@ def test_killed_run_goes_on_in_stage_2(run_script, sorted_photos, tmp_path):
     run_dir = tmp_path / "run"
     arguments = [
         *("--data", sorted_photos, "--weights", "none", "--image-size", 75, "--epochs", 2),
-        *("--fine-tune-epochs", 3, "--run-dir", run_dir, "--cache-dir", tmp_path / "cache"),
+        *("--fine-tune-epochs", 2, "--run-dir", run_dir, "--cache-dir", tmp_path / "cache"),
     ]
     kill_in_training(SCRIPT, arguments, run_dir / "backup_fine_tuning", after_epoch=1)
     stage_1 = (run_dir / "history_feature_extraction.csv").read_text()
@@ -821,7 +821,7 @@ def test_killed_run_goes_on_in_stage_2(run_script, sorted_photos, tmp_path):
     assert "after stage 2, epoch" in result.stdout and "Stage 1, feature" not in result.stdout
     assert (run_dir / "history_feature_extraction.csv").read_text() == stage_1
     metrics = json.loads((run_dir / "metrics.json").read_text())
-    assert metrics["epochs"] == 5 and metrics["seconds"]["stage_2"] is None
+    assert metrics["epochs"] == 4 and metrics["seconds"]["stage_2"] is None
 
 
 @pytest.mark.slow

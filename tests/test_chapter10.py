@@ -15,7 +15,7 @@ import keras
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import ROOT, assert_clear_error, kill_in_training, load_script
+from conftest import ROOT, assert_clear_error, kill_in_training, load_script, run_python
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 VECTORIZE, WORDS, WORD2VEC = (
@@ -79,15 +79,8 @@ def run_main(monkeypatch, capsys):
 def trained(tmp_path_factory, slow_training):
     """The LSTM trained from its own folder as a user would do it: (process, run directory)."""
     run_dir = tmp_path_factory.mktemp("imdb") / "run"
-    command = [sys.executable, "lstm_imdb.py", "--data", "sample", "--epochs", "9"]
-    process = subprocess.run(
-        [*command, "--batch-size", "16", "--run-dir", str(run_dir)],
-        cwd=ROOT / "chapter10",
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    return process, run_dir
+    arguments = ["--data", "sample", "--epochs", 9, "--batch-size", 16, "--run-dir", run_dir]
+    return run_python(IMDB, *arguments, cwd=ROOT / "chapter10"), run_dir
 
 
 def make_tar(path, files, sizes=None):

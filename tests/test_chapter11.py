@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import ROOT, assert_clear_error, kill_in_training, load_script
+from conftest import ROOT, assert_clear_error, kill_in_training, load_script, run_python
 from PIL import Image
 
 TRAIN = "chapter11/train_char_seq2seq.py"
@@ -77,14 +77,8 @@ def run_main(chapter, monkeypatch, capsys):
 def trained(tmp_path_factory, slow_training):
     """A training run from its own folder as a user would start it: (process, run directory)."""
     run_dir = tmp_path_factory.mktemp("char") / "char_seq2seq"
-    process = subprocess.run(
-        [sys.executable, "train_char_seq2seq.py", *SMALL, "--epochs", "5", "--run-dir", run_dir],
-        cwd=ROOT / "chapter11",
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    return process, run_dir
+    arguments = [*SMALL, "--epochs", 5, "--run-dir", run_dir]
+    return run_python(TRAIN, *arguments, cwd=ROOT / "chapter11"), run_dir
 
 
 def random_models(build, sizes, seed=0, units=12):

@@ -2,7 +2,6 @@
 
 import json
 import signal
-import subprocess
 import sys
 import time
 
@@ -10,7 +9,7 @@ import gymnasium
 import keras
 import numpy as np
 import pytest
-from conftest import ROOT, assert_clear_error, load_script
+from conftest import ROOT, assert_clear_error, load_script, run_python, start_python
 from keras import layers
 
 CARTPOLE = "chapter12/dqn_cartpole.py"
@@ -418,15 +417,8 @@ def test_cartpole_learns(run_script, tmp_path):
 def test_killed_training_goes_on(tmp_path):
     """kill -9 after the first checkpoint; the same command goes on with memory and epsilon."""
     run_dir = tmp_path / "run"
-    command = [
-        sys.executable,
-        str(ROOT / CARTPOLE),
-        "--nb-steps",
-        "9000",
-        "--run-dir",
-        str(run_dir),
-    ]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    command = [CARTPOLE, "--nb-steps", 9000, "--run-dir", run_dir]
+    process = start_python(*command)
     counters = run_dir / "checkpoint" / "counters.json"
     deadline = time.monotonic() + 200
     while not counters.exists() and time.monotonic() < deadline:
@@ -437,7 +429,7 @@ def test_killed_training_goes_on(tmp_path):
     step = json.loads(counters.read_text())["step"]
     assert 5000 <= step < 9000
 
-    result = subprocess.run(command, capture_output=True, text=True, timeout=400)
+    result = run_python(*command)
     assert result.returncode == 0, result.stderr
     assert f"after step {step:,} " in result.stdout and "entries in memory" in result.stdout
     log = json.loads((run_dir / "log.json").read_text())
