@@ -16,6 +16,9 @@ from forked import ForkedScript, can_fork
 ROOT = Path(__file__).resolve().parent.parent
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("MPLBACKEND", "Agg")
+if "PYTEST_XDIST_WORKER" in os.environ:  # the workers fill the cores; more threads are in the way
+    os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
+    os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")
 
 
 @pytest.fixture
@@ -29,10 +32,10 @@ def run_python(script, *args, cwd=ROOT, env=None, timeout=600):
 
     Nothing is asserted here: each test checks status and messages itself.
     """
-    if env is None and can_fork():
+    if can_fork(env):
         with tempfile.TemporaryDirectory() as folder:
             files = [Path(folder) / "stdout", Path(folder) / "stderr"]
-            process = ForkedScript(ROOT / script, args, cwd, *files)
+            process = ForkedScript(ROOT / script, args, cwd, *files, env=env)
             try:
                 process.wait(timeout)
             finally:

@@ -5,8 +5,9 @@ on two cores a third of its time. A fork server of the standard library imports 
 pytest worker; every script then runs in a fresh child of it, as `__main__`, with its own arguments,
 folder, output and exit status, and can be killed like any process.
 
-`REAL_PROCESSES=1` starts every script with a Python of its own instead; so do tests that set
-environment variables, which the imports may read.
+A child on another backend forgets that Keras and imports it anew. `REAL_PROCESSES=1` starts every
+script with a Python of its own instead; so do tests that set environment variables which the
+imports read.
 """
 
 import atexit
@@ -17,34 +18,53 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
+
 ROOT = Path(__file__).resolve().parent.parent
-PRELOAD = ["keras", "matplotlib.pyplot", "pandas", "sklearn.model_selection"]
-_environment = None  # that of the fork server, from its start on
+PRELOAD = ["keras", "jax", "matplotlib.pyplot", "pandas", "sklearn.model_selection"]
+BACKEND = "KERAS_BACKEND"
+READ_BY_IMPORTS = (
+    "KERAS_HOME",
+    "TF_",
+    "XLA_",
+    "JAX_",
+    "CUDA_",
+    "OMP_",
+    "MPL",
+    "PYTHON",
+    "HOME",
+    "PATH",
+)
+_environment = None  # what of it the fork server was started with
 
 
-def can_fork():
-    """Whether a child of the fork server would see the environment that a new Python would."""
+def can_fork(env=None):
+    """Whether a child of the fork server would find what a new Python would."""
     global _environment
-    if os.environ.get("REAL_PROCESSES") or not hasattr(os, "fork"):
+    if os.environ.get("REAL_PROCESSES") or sys.platform != "linux":
         return False
-    environment = {k: v for k, v in os.environ.items() if k != "PYTEST_CURRENT_TEST"}
+    names = [name for name in os.environ if name.startswith(READ_BY_IMPORTS)]
+    environment = {name: os.environ[name] for name in names}
     if _environment is None:
         multiprocessing.set_forkserver_preload(PRELOAD)
         _environment = environment
-    return environment == _environment
+    return environment == _environment and set(env or ()) <= {BACKEND}
 
 
 class ForkedScript:
     """A script in a child of the fork server, with the part of `subprocess.Popen` that tests use.
 
-    `stdout` and `stderr` are paths of files to write, or None for nowhere.
+    `stdout` and `stderr` are paths of files to write, or None for nowhere; `env` may hold
+    KERAS_BACKEND.
     """
 
-    def __init__(self, script, arguments, cwd, stdout=None, stderr=None):
+    def __init__(self, script, arguments, cwd, stdout=None, stderr=None, env=None):
         self.args = [str(script), *map(str, arguments)]
         files = [str(file or os.devnull) for file in (stdout, stderr)]
         context = multiprocessing.get_context("forkserver")
-        self._process = context.Process(target=_run_as_main, args=(self.args, str(cwd), *files))
+        self._process = context.Process(
+            target=_run_as_main, args=(self.args, str(cwd), *files, {**os.environ, **(env or {})})
+        )
         self._process.start()
         self.pid = self._process.pid
 
@@ -62,13 +82,20 @@ class ForkedScript:
         return self.poll()
 
 
-def _run_as_main(args, cwd, stdout, stderr):
+def _run_as_main(args, cwd, stdout, stderr, env):
     """In the child: what `python ARGS` does from here on."""
     for number, path in ((1, stdout), (2, stderr)):
         file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(file, number)
         os.close(file)
     os.chdir(cwd)
+    backend = env.get(BACKEND)
+    os.environ.clear()
+    os.environ.update(env)
+    if backend and "keras" in sys.modules and sys.modules["keras"].backend.backend() != backend:
+        for name in [name for name in sys.modules if name.split(".")[0] == "keras"]:
+            del sys.modules[name]
+    np.random.seed()  # noqa: NPY002  a fork has its parent's state, a new Python has not
     sys.argv = list(args)
     tests_only = {"", str(ROOT), str(ROOT / "tests")}
     script = Path(args[0]).resolve()
