@@ -25,12 +25,10 @@ PRELOAD = ["keras", "jax", "matplotlib.pyplot", "pandas", "sklearn.model_selecti
 BACKEND = "KERAS_BACKEND"
 READ_BY_IMPORTS = (
     "KERAS_HOME",
-    "TF_",
+    "TF_XLA",
     "XLA_",
-    "JAX_",
+    "JAX_PLATFORM",
     "CUDA_",
-    "OMP_",
-    "MPL",
     "PYTHON",
     "HOME",
     "PATH",
