@@ -26,7 +26,7 @@ BACKEND = "KERAS_BACKEND"
 READ_BY_IMPORTS = (
     "KERAS_HOME",
     "TF_XLA",
-    "XLA_",
+    "XLA_FLAGS",
     "JAX_PLATFORM",
     "CUDA_",
     "PYTHON",
