@@ -1,9 +1,9 @@
 """Scripts in children of one process that has imported Keras already.
 
-`import keras` costs about 5 s of CPU time, and the suite starts scripts more than a hundred times:
-on two cores a third of its time. A fork server of the standard library imports it once for each
-pytest worker; every script then runs in a fresh child of it, as `__main__`, with its own arguments,
-folder, output and exit status, and can be killed like any process.
+`import keras` costs about 5 s of CPU time, which adds up where each test starts scripts of its own.
+A fork server of the standard library imports it once for each pytest worker; every script then runs
+in a fresh child of it, as `__main__`, with its own arguments, folder, output and exit status, and
+can be killed like any process.
 
 A child on another backend forgets that Keras and imports it anew. `REAL_PROCESSES=1` starts every
 script with a Python of its own instead; so do tests that set environment variables which the
