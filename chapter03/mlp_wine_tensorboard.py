@@ -1,425 +1,169 @@
-"""Chapter 2's multilayer perceptron on the white wines, with everything logged for TensorBoard.
+"""Chapter 2's multilayer perceptron on the white wines, logged for TensorBoard.
 
-Book: chapter 3, "Creating a TensorBoard callback". What is new beside chapter02/mlp_wine.py is in
-`create_callbacks`.
+Book: chapter 3, "Creating a TensorBoard callback". New beside chapter02/mlp_wine.py is one line in
+`create_callbacks`. What to expect: FIGURES
 
-    python chapter03/mlp_wine_tensorboard.py                # 200 epochs, into runs/chapter03/tb/mlp
-    tensorboard --logdir runs/chapter03/tb --port 6006      # in a second terminal, at any time
-
-What to expect: chapter 2's test MAE of 0.195 after a minute or two on two busy CPU cores
-(Keras 3.15, TensorFlow 2.21, seed 1), and 0.7 MB of logs.
+    python chapter03/mlp_wine_tensorboard.py      # "--data sample" takes 600 of the wines
+    tensorboard --logdir runs --port 6006         # in a second terminal, at any time
 """
 
 import argparse
-import importlib.metadata
 import json
-import os
-import platform
-import shutil
 import sys
-import time
-import zipfile
+import zlib
 from pathlib import Path
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # chapter01/check_gpu.py shows what this hides
 
 import keras
 import numpy as np
 import pandas as pd
+import tensorflow as tf
 from keras import layers
-from sklearn.linear_model import LinearRegression
-from sklearn.preprocessing import StandardScaler
-from tqdm import tqdm
 
-ROOT = Path(__file__).resolve().parent.parent
-DATA_DIR = ROOT / "data"
-RUNS_DIR = ROOT / "runs" / "chapter03"
-FEATURES = ["fixed acidity", "volatile acidity", "citric acid", "residual sugar", "chlorides"]
-# The book's slice 0:9 loses the last of these ten, sulphates (docs/differences.md).
-FEATURES += ["free sulfur dioxide", "total sulfur dioxide", "density", "pH", "sulphates"]
-TARGET = "alcohol"  # in % by volume
-PARTS = ("train", "val", "test")
+DATA = Path(__file__).resolve().parent.parent / "data"
+SAMPLE = DATA / "samples" / "winequality-white.csv"
 
 
-def load_data(source=None, drop_duplicates=False):
-    """Return the wines in three parts, scaled to mean 0 and standard deviation 1.
+def load_data(source=None):
+    """White wines (Cortez et al., 2009), split at random, always alike, 80 : 10 : 10.
 
-    Args:
-        source: None for the white wines of Cortez et al. (2009), "sample" for 600 of them, or a
-            path: a CSV file with the columns `FEATURES` and `TARGET` (others are ignored;
-            separated by `;`, `,` or tabs), or a folder of three that `data_prep.py` has written.
-        drop_duplicates: keep each wine once, so that no wine is trained on and tested on.
-
-    Returns:
-        dict with `train_X`, `val_X`, `test_X`: float32 (n, 10); `train_y`, `val_y`, `test_y`:
-        float32 (n,), in standard deviations of the training wines' alcohol; `scaler`: the
-        StandardScaler behind them, fitted on the training rows alone, alcohol last.
-
-    Raises:
-        OSError: nothing there. ValueError: not in the format above; the message says where.
+    `source` is None for all 4,898, "sample" for 600, or a CSV file of numbers with `alcohol` in it.
+    Returns a dict: train_X, val_X, test_X, float32 (n, 10), as they were measured; train_y, val_y,
+    test_y (n,), their `alcohol`; columns, the other names. The book leaves out `quality`, too.
     """
-    path = DATA_DIR / "wine" / "winequality-white.csv" if source is None else Path(source)
-    if source == "sample":
-        path = DATA_DIR / "samples" / "winequality-white.csv"
-    if path.is_dir():
-        if drop_duplicates:
-            raise ValueError(f"{path} is split already; give --drop-duplicates to data_prep.py")
-        parts = [read_wines(path / part / f"{part}_data.csv") for part in PARTS]
-    else:
-        parts = split_wines(read_wines(path), drop_duplicates)
-    scaler = StandardScaler().fit(parts[0].to_numpy())
-    data = {"scaler": scaler}
-    for name, wines in zip(PARTS, parts, strict=True):
-        scaled = scaler.transform(wines.to_numpy()).astype("float32")
-        data[f"{name}_X"], data[f"{name}_y"] = scaled[:, :-1], scaled[:, -1]
+    path = {None: DATA / "wine" / SAMPLE.name, "sample": SAMPLE}.get(source, source)
+    wines = pd.read_csv(path, sep=None, engine="python", index_col=False, encoding="utf-8-sig")
+    wines = wines.drop(columns="quality", errors="ignore").astype("float32")
+    if len(wines) < 10 or not (wines.abs() < 1e18).all(axis=None):  # float32 holds the squares
+        raise ValueError("it has fewer than ten wines, or a cell is empty or too large")
+    order = np.random.default_rng(0).permutation(len(wines))
+    ends = [round(0.8 * len(wines)), round(0.9 * len(wines))]
+    data = {"columns": list(wines.columns.drop("alcohol"))}
+    for name, rows in zip(("train", "val", "test"), np.split(order, ends), strict=True):
+        data[f"{name}_X"] = wines[data["columns"]].to_numpy()[rows]
+        data[f"{name}_y"] = wines["alcohol"].to_numpy()[rows]
     return data
 
 
-def read_wines(path):
-    """Read and check a CSV file; returns a DataFrame of float64, `FEATURES` and then `TARGET`."""
-    columns = [*FEATURES, TARGET]
-    try:
-        with path.open(encoding="utf-8-sig") as file:
-            separator = max(";,\t", key=file.readline().count)
-        table = pd.read_csv(path, sep=separator, dtype=str, encoding="utf-8-sig").fillna("")
-    except FileNotFoundError:
-        raise FileNotFoundError(
-            f"{path} does not exist; give a CSV file of wines or the folder that "
-            "chapter02/data_prep.py writes (--data sample works now)"
-        ) from None
-    except ValueError as error:  # not text, no text at all, or rows of different lengths
-        raise ValueError(f"{path} is not a readable CSV file ({error})") from error
-    missing = ", ".join(column for column in columns if column not in table)
-    if missing:
-        raise ValueError(f"{path}: column missing: {missing} (it has {', '.join(table)})")
-    if not isinstance(table.index, pd.RangeIndex):
-        raise ValueError(f"{path}: its rows have more cells than its first line has column names")
-    if table.empty:
-        raise ValueError(f"{path} has a header but no wines below it")
-    wines = table[columns].apply(pd.to_numeric, errors="coerce").astype("float64")
-    for row, column in np.argwhere(~np.isfinite(wines.to_numpy()))[:1]:
-        raise ValueError(
-            f"{path}, row {row + 1} below the header, column {columns[column]}: "
-            f"{table[columns].iat[row, column]!r} is not a number"
-        )
-    return wines
-
-
-def split_wines(wines, drop_duplicates=False, seed=0):
-    """Training, validation and test wines: 80, 10 and 10 % of the rows, drawn at random.
-
-    `data_prep.py` splits by the same rule. The seed is fixed, so that every run is comparable.
-    """
-    if drop_duplicates:
-        wines = wines.drop_duplicates()
-    count = len(wines)
-    if count < 10:  # one each for validation and test is the least an 80/10/10 split needs
-        raise ValueError(f"{count} wines are too few to split; 10 or more are needed")
-    order = np.random.default_rng(seed).permutation(count)
-    rows = np.split(order, [round(0.8 * count), round(0.9 * count)])
-    return [wines.iloc[part] for part in rows]
-
-
-def build_network(input_features=10, hidden=32, learning_rate=0.001):
-    """The book's perceptron, compiled: one hidden layer, one linear output, trained on MAE.
-
-    Returns:
-        keras.Model from (n, input_features) to (n, 1).
-    """
-    inputs = keras.Input(shape=(input_features,), name="input")
-    x = layers.Dense(hidden, activation="relu", name="hidden")(inputs)
-    prediction = layers.Dense(1, activation="linear", name="final")(x)
-
+def build_network(train_X, train_y):
+    """The book's perceptron, compiled: (n, 10) to (n, 1), scaled as the training rows are."""
+    inputs = keras.Input(shape=train_X.shape[1:], name="input")
+    x = layers.Normalization(mean=train_X.mean(0), variance=train_X.var(0), name="scale")(inputs)
+    x = layers.Dense(32, activation="relu", name="hidden")(x)
+    x = layers.Dense(1, activation="linear", name="final")(x)
+    prediction = layers.Rescaling(train_y.std(), offset=train_y.mean(), name="alcohol")(x)
     model = keras.Model(inputs=inputs, outputs=prediction, name="mlp")
-    model.compile(
-        optimizer=keras.optimizers.Adam(learning_rate=learning_rate),
-        loss="mean_absolute_error",
-        steps_per_execution=16,  # batches per trip from Python (benchmarks/bench_mlp_wine.py)
-    )
+    model.compile("adam", loss="mean_absolute_error", steps_per_execution=16)  # batches a call
     return model
 
 
-def create_callbacks(run_dir, epochs, resuming=False):
-    """Callbacks that log for TensorBoard, keep the best epoch, and let a killed run go on.
+def create_callbacks(run_dir, best=None):
+    """TensorBoard, best model, log, last model; `best`: val_loss so far, when a run goes on."""
+    new = str(run_dir / "new_").replace("{", "{{").replace("}", "}}")  # Keras fills braces in
 
-    Args:
-        run_dir: pathlib.Path of an existing folder; its name is the run's name in TensorBoard, and
-            runs that lie side by side in one folder are compared there.
-        epochs: how many there will be, for the progress bar.
-        resuming: whether to go on with the logs of an interrupted run.
-    """
-    best_path, history_path = run_dir / "model.keras", run_dir / "history.csv"
-    best_so_far = None
-    # Without the threshold the first epoch after a restart would replace a better one. A file
-    # half-written when the run was killed does not count.
-    if resuming and history_path.exists() and zipfile.is_zipfile(best_path):
-        best_so_far = pd.read_csv(history_path)["val_loss"].min()
+    def rename(epoch, logs):  # only what is whole: a kill leaves the files of the epoch before
+        for name in ("model.keras", "last.keras"):
+            if (run_dir / f"new_{name}").exists():
+                (run_dir / f"new_{name}").replace(run_dir / name)
+
     return [
-        show_progress(epochs),
-        keras.callbacks.TensorBoard(
-            run_dir,  # it makes run_dir/train and run_dir/validation
-            histogram_freq=1,  # weights and biases of every layer, every epoch; 0 turns it off
-            write_graph=True,
-        ),
+        # Weights and biases of each layer after each epoch; 0, as Keras has it, logs none.
+        keras.callbacks.TensorBoard(run_dir / "tb", histogram_freq=1),
         keras.callbacks.ModelCheckpoint(
-            best_path,
-            monitor="val_loss",
-            mode="min",
-            save_best_only=True,
-            initial_value_threshold=best_so_far,
+            f"{new}model.keras", save_best_only=True, initial_value_threshold=best
         ),
-        keras.callbacks.CSVLogger(history_path, append=resuming),
-        # Last, so that an epoch counts as finished only when everything else is on disk.
-        keras.callbacks.BackupAndRestore(run_dir / "backup", double_checkpoint=True),
+        keras.callbacks.CSVLogger(run_dir / "history.csv", append=best is not None),
+        keras.callbacks.ModelCheckpoint(f"{new}last.keras"),
+        keras.callbacks.LambdaCallback(on_epoch_end=rename),
     ]
 
 
-def show_progress(epochs):
-    """One progress bar for the whole training: Keras's own would take two lines for each epoch."""
-    bar = tqdm(total=epochs, desc="Training", unit="epoch", mininterval=0.5)
-
-    def advance(epoch, logs):
-        bar.set_postfix(logs, refresh=False)
-        bar.update(epoch + 1 - bar.n)
-
-    return keras.callbacks.LambdaCallback(
-        on_epoch_end=advance, on_train_end=lambda logs: bar.close()
-    )
-
-
-def finished_epochs(backup_dir):
-    """Number of epochs that the backup of `BackupAndRestore` in `backup_dir` holds; 0 without one.
-
-    A kill while Keras writes that number leaves an empty file. Then the backup of the epoch before,
-    which `double_checkpoint` keeps, takes its place.
-    """
-    for suffix in ("", ".bkp"):
-        try:
-            text = (backup_dir / f"training_metadata.json{suffix}").read_text()
-            epochs = json.loads(text)["epoch"]
-        except (OSError, ValueError):
-            continue
-        if suffix:
-            for name in ("latest.weights.h5", "training_metadata.json"):
-                shutil.copy(backup_dir / f"{name}.bkp", backup_dir / name)
-        return epochs
-    return 0
+def open_run(run_dir, settings, train_X, train_y):
+    """The last model, epochs done and best val_loss of the same run in `run_dir`, if any."""
+    run_dir.mkdir(parents=True, exist_ok=True)
+    noted, log = run_dir / "settings.json", run_dir / "history.csv"
+    if not any(run_dir.iterdir()):
+        noted.write_text(json.dumps(settings))
+    if not noted.exists() or json.loads(noted.read_text()) != settings:
+        raise ValueError(f"{run_dir} holds other files or settings; give another --run-dir")
+    (run_dir / "new_model.keras").unlink(missing_ok=True)  # of an epoch that was cut off
+    if not (run_dir / "last.keras").exists():
+        return None, 0, None
+    lines = log.read_bytes().splitlines(keepends=True)
+    model = keras.models.load_model(run_dir / "last.keras")
+    model.evaluate(train_X[:1], train_y[:1], verbose=0)  # is it a network for rows like these?
+    done = int(model.optimizer.iterations) // -(-len(train_y) // settings["batch_size"])
+    if len(lines) <= done:
+        raise ValueError(f"{log} has not all of the {done} epochs of last.keras")
+    (run_dir / "new.csv").write_bytes(b"".join(lines[: done + 1]))  # no epoch that was cut off
+    (run_dir / "new.csv").replace(log)
+    return model, done, pd.read_csv(log)["val_loss"].min()
 
 
-def interrupted_run(run_dir, settings):
-    """Whether `run_dir` holds an unfinished training of the same settings; says what it found.
-
-    A backup of other data or another seed is set aside: going on from it would mix two runs.
-    """
-    settings_path = run_dir / "settings.json"
-    epochs = finished_epochs(run_dir / "backup")
-    if epochs:
-        if settings_path.exists() and json.loads(settings_path.read_text()) == settings:
-            print(f"Resuming the interrupted run in {run_dir} after epoch {epochs}.")
-            return True
-        print(f"{run_dir} holds an interrupted run with other settings; starting afresh.")
-    for name in ("backup", "train", "validation"):  # else two runs would share one curve
-        shutil.rmtree(run_dir / name, ignore_errors=True)
-    (run_dir / "model.keras").unlink(missing_ok=True)  # its scaler is about to be replaced
-    settings_path.write_text(json.dumps(settings, indent=2))
-    (run_dir / "scaler.json").write_text(json.dumps(settings["scaler"], indent=2))
-    return False
-
-
-def describe_scaler(scaler):
-    """The scaler in plain numbers, which any program can read: no pickle needed."""
-    columns = [*FEATURES, TARGET]
-    return {"columns": columns, "mean": scaler.mean_.tolist(), "scale": scaler.scale_.tolist()}
-
-
-def fit_baselines(data):
-    """Test MAE of two simpler models: always the training median, and linear regression."""
-    regression = LinearRegression().fit(data["train_X"], data["train_y"])
-    answers = {
-        "median": np.median(data["train_y"]),
-        "linear_regression": regression.predict(data["test_X"]),
-    }
-    return {
-        f"{name}_mae": float(np.abs(answer - data["test_y"]).mean())
-        for name, answer in answers.items()
-    }
-
-
-def evaluate(model, data, part):
-    """Errors on one part of the data ("train", "val" or "test").
-
-    Returns:
-        dict: `mae` and `rmse` in standard deviations of alcohol, as the book reports them;
-        `mae_abv` and `rmse_abv` in % alcohol by volume.
-    """
-    error = predict(model, data[f"{part}_X"]) - data[f"{part}_y"]
-    mae, rmse = float(np.abs(error).mean()), float(np.sqrt((error**2).mean()))
-    alcohol_std = float(data["scaler"].scale_[-1])
-    return {
-        "mae": mae,
-        "rmse": rmse,
-        "mae_abv": mae * alcohol_std,
-        "rmse_abv": rmse * alcohol_std,
-    }
-
-
-def predict(model, X):
-    """Predicted alcohol in standard deviations, (n,)."""
-    return model.predict(X, batch_size=1024, verbose=0)[:, 0]
-
-
-def load_best_model(run_dir, data):
-    """The model of the best epoch saved in `run_dir`.
-
-    Raises:
-        OSError: there is none. ValueError: it cannot be read, or was trained on other data.
-    """
-    path = run_dir / "model.keras"
-    if not path.exists():
-        raise OSError(f"{path} does not exist; train first, without --evaluate")
-    try:
-        model = keras.models.load_model(path)  # safe mode: runs no code stored in the file
-        scaler = json.loads((run_dir / "scaler.json").read_text())
-    except Exception as error:  # many kinds, depending on which part of the file is damaged
-        raise ValueError(f"{path} cannot be loaded ({error}); train again") from error
-    if scaler != describe_scaler(data["scaler"]):
-        raise ValueError(
-            f"{path} was trained on other wines; "
-            "give the --data (and --drop-duplicates) it was trained on"
-        )
-    return model
-
-
-def parse_arguments():
-    """The command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--data", metavar="SOURCE", help='"sample", a CSV file or a folder')
-    parser.add_argument("--epochs", type=positive, default=200, help="default: 200")
-    parser.add_argument("--batch-size", type=positive, default=32, help="default: 32")
-    parser.add_argument("--run-dir", type=Path, help="default: runs/chapter03/tb/mlp")
-    parser.add_argument("--seed", type=int, default=1, help="default: 1")
-    parser.add_argument("--evaluate", action="store_true", help="only score the saved model")
-    parser.add_argument("--drop-duplicates", action="store_true", help="keep each wine once")
-    args = parser.parse_args()
-    if args.run_dir is None:  # a first try on the sample must not replace a model of the real set
-        args.run_dir = RUNS_DIR / ("tb_sample" if args.data == "sample" else "tb") / "mlp"
-    return args
-
-
-def positive(text):
-    """A whole number above 0, for argparse."""
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not above 0")
-    return number
-
-
-def train(model, data, args, settings):
-    """Fit `model`, going on from an interrupted run; the best epoch is left in the run directory.
-
-    Returns:
-        (history, seconds): DataFrame with one row per epoch; time spent in `fit`, None when part
-        of the training was done before an interruption.
-    """
-    args.run_dir.mkdir(parents=True, exist_ok=True)
-    resuming = interrupted_run(args.run_dir, settings)
-    start = time.perf_counter()
-    model.fit(
-        data["train_X"],
-        data["train_y"],
-        batch_size=args.batch_size,
-        epochs=args.epochs,
-        validation_data=(data["val_X"], data["val_y"]),
-        callbacks=create_callbacks(args.run_dir, args.epochs, resuming),
-        verbose=0,
-    )
-    seconds = None if resuming else round(time.perf_counter() - start, 1)
-    # An epoch whose backup was cut off is logged twice.
-    history = pd.read_csv(args.run_dir / "history.csv").drop_duplicates("epoch", keep="last")
-    return history.reset_index(drop=True), seconds
+def fit_baseline(data):
+    """The same answer for all wines, the median: its test MAE, in % alcohol."""
+    return float(abs(np.median(data["train_y"]) - data["test_y"]).mean())
 
 
 def report(model, data):
-    """Score the model and the baselines, print both; returns the scores."""
-    scores = {part: evaluate(model, data, part) for part in PARTS}
-    scores["baselines"] = fit_baselines(data)
-    print("      MAE in standard deviations    in % alcohol")
-    for part in PARTS:
-        print(f"{part:>5} {scores[part]['mae']:26.3f} {scores[part]['mae_abv']:15.3f}")
-    for name, mae in scores["baselines"].items():
-        difference = mae - scores["test"]["mae"]
-        verdict = "better" if difference < 0 else "worse"
-        verdict = "no different" if abs(difference) < 0.0005 else verdict
-        name = name.removesuffix("_mae").replace("_", " ")
-        print(f" test {mae:26.3f}    with {name}, {verdict} than the network")
+    """Mean absolute errors: `mae` in standard deviations, as in the book, `abv` in % alcohol."""
+    deviation = float(data["train_y"].std())
+    scores = {"baselines": {"median_mae": fit_baseline(data) / deviation}}
+    print(f" test MAE {scores['baselines']['median_mae']:.3f}, the median wine")
+    for part in ("train", "val", "test"):
+        loss = model.evaluate(data[f"{part}_X"], data[f"{part}_y"], verbose=0)
+        scores[part] = {"mae": loss / deviation, "abv": loss}
+        print(f"{part:>5} MAE {loss / deviation:.3f}, {loss:.3f} % alcohol")
     return scores
+
+
+def parse_arguments():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", metavar="SOURCE", help='"sample" or a CSV file')
+    parser.add_argument("--epochs", type=int, default=200)
+    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--run-dir", type=Path, help="default: runs/mlp_wine_tensorboard")
+    parser.add_argument("--evaluate", action="store_true", help="only score the saved model")
+    args = parser.parse_args()
+    suffix = f"_{Path(args.data).stem}" if args.data else ""
+    args.run_dir = args.run_dir or Path("runs", f"mlp_wine_tensorboard{suffix}")
+    if args.epochs < 1 or args.batch_size < 1 or not 0 <= args.seed < 2**32:
+        parser.error("--epochs and --batch-size begin at 1, --seed at 0")
+    return args
 
 
 def main():
     args = parse_arguments()
-    keras.utils.set_random_seed(args.seed)
-    backend = keras.backend.backend()
-    device = keras.distribution.list_devices()[0]
-    if device.startswith("cpu"):
-        device += f" ({os.cpu_count()} cores)"
-    print(f"Keras {keras.__version__} on {backend}, device: {device}")
-
     try:
-        data = load_data(args.data, args.drop_duplicates)
-        model = load_best_model(args.run_dir, data) if args.evaluate else build_network()
-    except (OSError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    source = {None: "white wines", "sample": "sample (600 of the white wines)"}.get(
-        args.data, args.data
-    )
-    source += ", each once" if args.drop_duplicates else ""
-    counts = [f"{len(data[f'{part}_y']):,} {part}" for part in PARTS]
-    print(f"Data: {source}: {', '.join(counts)}")
-    if args.evaluate:
-        report(model, data)
-        return
-
+        keras.utils.set_random_seed(args.seed)
+        data = load_data(args.data)
+        train_X, train_y, columns = data["train_X"], data["train_y"], data["columns"]
+        settings = {"script": "mlp_wine_tensorboard", "columns": columns, "seed": args.seed}
+        settings |= {"batch_size": args.batch_size}
+        settings["data"] = zlib.crc32(train_X.tobytes() + train_y.tobytes())
+        if args.evaluate:
+            if json.loads((args.run_dir / "settings.json").read_text())["columns"] != columns:
+                raise ValueError(f"{args.run_dir} was trained on other columns")
+            return report(keras.models.load_model(args.run_dir / "model.keras"), data)
+        model, done, score = open_run(args.run_dir, settings, train_X, train_y)
+        model = model or build_network(train_X, train_y)
+    except Exception as error:  # pandas, zlib, h5py and Keras raise a dozen kinds
+        sys.exit(f"error: {args.data or 'wine'}: {' '.join(str(error).split())}")
     model.summary()
-    settings = {
-        "data": source,
-        "seed": args.seed,
-        "batch_size": args.batch_size,
-        "scaler": describe_scaler(data["scaler"]),
-    }
-    try:
-        history, seconds = train(model, data, args, settings)
-    except KeyboardInterrupt:
-        sys.exit("\nInterrupted; the same command goes on from the last finished epoch.")
-    best_epoch = int(history["epoch"][history["val_loss"].idxmin()]) + 1
-    # Where the book stops. The test set is kept for the best epoch.
-    last = {f"{part}_mae": evaluate(model, data, part)["mae"] for part in ("train", "val")}
-    print(f"After epoch {len(history)}: ", end="")
-    print(f"training MAE {last['train_mae']:.3f}, validation MAE {last['val_mae']:.3f}")
-    print(f"The best of {len(history)} epochs was number {best_epoch}:")
-    metrics = {
-        "script": "chapter03/mlp_wine_tensorboard.py",
-        "data": source,
-        "seed": args.seed,
-        "versions": {
-            "python": platform.python_version(),
-            "keras": keras.__version__,
-            "backend": backend,
-            backend: importlib.metadata.version(backend),
-        },
-        "device": device,
-        "epochs": len(history),
-        "best_epoch": best_epoch,
-        "seconds": seconds,
-        "parameters": model.count_params(),
-        "last_epoch": last,
-        **report(load_best_model(args.run_dir, data), data),
-    }
-    (args.run_dir / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
-    print(f"Model, metrics and logs are in {args.run_dir}. To look at it beside other runs:")
-    print(f"  tensorboard --logdir {args.run_dir.parent} --port 6006")
+    rows = tf.data.Dataset.from_tensor_slices((train_X, train_y))
+    model.fit(
+        rows.shuffle(len(rows), seed=args.seed + done).batch(args.batch_size),
+        epochs=args.epochs,
+        initial_epoch=done,
+        validation_data=(data["val_X"], data["val_y"]),
+        callbacks=create_callbacks(args.run_dir, score),
+        shuffle=False,  # the rows are, anew in each epoch
+    )
+    history = pd.read_csv(args.run_dir / "history.csv")
+    metrics = settings | report(keras.models.load_model(args.run_dir / "model.keras"), data)
+    metrics |= {"epochs": len(history), "best_epoch": int(history["val_loss"].argmin()) + 1}
+    (args.run_dir / "metrics.json").write_text(json.dumps(metrics, indent=2))
+    print(f"Model, metrics and logs are in {args.run_dir}")
 
 
 if __name__ == "__main__":
