@@ -48,6 +48,7 @@ def make_rows(name):
 def prepare_keras(name):
     """(an epoch of training as a function, number of weights trained)"""
     import keras
+    import tensorflow as tf
 
     keras.utils.set_random_seed(1)
     script, _, batch_size, _ = NETWORKS[name]
@@ -55,10 +56,11 @@ def prepare_keras(name):
     if name == "lstm":
         assert batch_size == script.BATCH_SIZE
     model, (X, y) = script.build_network(), make_rows(name)
-    # The stateful LSTM reads its streams in order.
-    settings = {"batch_size": batch_size, "shuffle": name != "lstm", "verbose": 0}
     weights = sum(int(np.prod(weight.shape)) for weight in model.trainable_weights)
-    return lambda: model.fit(X, y, **settings), weights
+    if name == "lstm":  # stateful: it reads its streams in order
+        return lambda: model.fit(X, y, batch_size=batch_size, shuffle=False, verbose=0), weights
+    rows = tf.data.Dataset.from_tensor_slices((X, y)).shuffle(len(X), seed=1).batch(batch_size)
+    return lambda: model.fit(rows, shuffle=False, verbose=0), weights
 
 
 def prepare_torch(name):

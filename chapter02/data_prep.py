@@ -17,7 +17,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-WINES = Path(__file__).resolve().parent.parent / "data" / "wine" / "winequality-white.csv"
+DATA = Path(__file__).resolve().parent.parent / "data"
+SAMPLE = DATA / "samples" / "winequality-white.csv"
 
 
 def split_wines(wines, drop_duplicates=False):
@@ -37,14 +38,13 @@ def share_in_train(train, wines):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, default=WINES, metavar="FILE", help="a CSV file")
+    parser.add_argument("--data", metavar="SOURCE", help='"sample" or a CSV file')
     parser.add_argument("--drop-duplicates", action="store_true", help="keep each wine once")
     parser.add_argument("--output", type=Path, default=Path("runs", "wines"), metavar="FOLDER")
     args = parser.parse_args()
     try:
-        wines = pd.read_csv(
-            args.data, sep=None, engine="python", index_col=False, encoding="utf-8-sig"
-        )
+        path = {None: DATA / "wine" / SAMPLE.name, "sample": SAMPLE}.get(args.data, args.data)
+        wines = pd.read_csv(path, sep=None, engine="python", index_col=False, encoding="utf-8-sig")
         train, val, test = split_wines(wines, args.drop_duplicates)
         for name, part in (("train", train), ("val", val), ("test", test)):
             path = args.output / name / f"{name}_data.csv"
@@ -52,7 +52,7 @@ def main():
             part.to_csv(path, index=False, mode="x")  # x: nothing is overwritten
             print(f"{len(part):5} wines in {path}")
     except Exception as error:  # pandas raises several kinds
-        sys.exit(f"error: {args.data}: {' '.join(str(error).split())}")
+        sys.exit(f"error: {args.data or 'wine'}: {' '.join(str(error).split())}")
     for name, part in (("validation", val), ("test", test)):
         print(
             f"{share_in_train(train, part):.0%} of the {name} wines are in the training file, too"

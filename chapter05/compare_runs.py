@@ -1,151 +1,99 @@
-"""Compare the runs of chapter 5 with each other: a table and a picture of their losses.
+"""Compare runs: a table and a picture of their validation losses and accuracies.
 
 Book: chapter 5, the figures of TensorBoard after dropout and after L2.
 
-    python chapter05/compare_runs.py                     # every run in runs/chapter05/tb
-    python chapter05/compare_runs.py runs/chapter05/tb_sample
-    python chapter05/compare_runs.py RUN_DIR RUN_DIR …   # these runs, in this order
+    python chapter05/compare_runs.py runs/mlp_mnist runs/mlp_mnist_dropout
+    python chapter05/compare_runs.py runs/cnn_cifar10*        # those of chapter 7 as well
 
-It reads the `history.csv` of each run, also of one that is still training, and writes
-`comparison.png`. TensorBoard shows the same: `tensorboard --logdir runs/chapter05/tb`.
+It reads settings.json and history.csv of each folder, also of a run that is still training. Runs
+that differ in nothing but their seed are shown as one: their mean ± standard deviation.
 """
 
 import argparse
+import json
 import sys
 from pathlib import Path
 
-import matplotlib
+import matplotlib.pyplot as plt
 import pandas as pd
 
-matplotlib.use("Agg")  # pictures go to files: a machine in the cloud has no display
-import matplotlib.pyplot as plt
 
-RUNS_DIR = Path(__file__).resolve().parent.parent / "runs" / "chapter05"
-COLUMNS = ["epoch", "loss", "val_loss", "val_accuracy"]
-
-
-def find_runs(folders):
-    """The run directories among `folders` and directly below them: those with a history.csv.
-
-    Raises:
-        OSError: a folder is not there, or there is no run in it.
-    """
-    runs = []
-    for folder in folders:
-        if not folder.is_dir():
-            raise FileNotFoundError(
-                f"{folder} does not exist; train first: python chapter05/mlp_mnist.py"
-            )
-        below = [path.parent for path in folder.glob("*/history.csv")]
-        # the plain network first, in the same colour every time
-        found = [folder] if (folder / "history.csv").exists() else sorted(below)
-        found.sort(key=lambda run: not run.name.startswith("mlp"))
-        if not found:
-            raise FileNotFoundError(
-                f"{folder} holds no run, that is no history.csv; "
-                "train first: python chapter05/mlp_mnist.py"
-            )
-        runs += found
-    return runs
-
-
-def read_history(run_dir):
-    """One row per finished epoch: `epoch` (from 1), `loss`, `val_loss`, `val_accuracy`.
-
-    The losses are cross-entropies: of an L2 run, without the penalty.
-
-    Raises:
-        ValueError: the run's history.csv is not one; the message says what is wrong.
-    """
-    path = run_dir / "history.csv"
-    try:
-        history = pd.read_csv(path)
-    except ValueError as error:  # empty, not text, or rows of different lengths
-        raise ValueError(f"{path} is not a readable CSV file ({error})") from error
-    missing = ", ".join(column for column in COLUMNS if column not in history)
-    if missing:
-        raise ValueError(f"{path}: column missing: {missing} (it has {', '.join(history)})")
-    if "val_cross_entropy" in history:
-        history = history.assign(loss=history["cross_entropy"])
+def read_run(run_dir):
+    """The settings without the seed, a dict; val_loss and val_accuracy by epoch, from 1."""
+    settings = json.loads((run_dir / "settings.json").read_text()).items()
+    settings = {key: value for key, value in settings if key != "seed" and value is not None}
+    history = pd.read_csv(run_dir / "history.csv", index_col="epoch")
+    if "val_cross_entropy" in history:  # the loss without a penalty: it compares with others
         history["val_loss"] = history["val_cross_entropy"]
-    history = history[COLUMNS].apply(pd.to_numeric, errors="coerce")
-    # An epoch whose backup was cut off is logged twice; a diverged one has no numbers.
-    history = history.dropna().drop_duplicates("epoch", keep="last").reset_index(drop=True)
+    history = history[["val_loss", "val_accuracy"]].astype("float64").dropna()
     if history.empty:
-        raise ValueError(f"{path} holds no finished epoch")
-    return history.assign(epoch=history["epoch"].astype(int) + 1)
+        raise ValueError(f"{run_dir} has no finished epoch")
+    return settings, history.set_index(history.index + 1)
 
 
-def summarize(histories):
-    """What the picture shows, in figures: a DataFrame with one row for each run."""
+def group_runs(runs):
+    """Lists of histories of the same settings, by what differs: l2 1e-05 stands before l2 0.01."""
+    groups = {}
+    for settings, history in runs:
+        groups.setdefault(json.dumps(settings, sort_keys=True), (settings, []))[1].append(history)
+    keys = dict.fromkeys(key for settings, _ in groups.values() for key in settings)
+    keys = [key for key in keys if len({str(s.get(key)) for s, _ in groups.values()}) > 1]
+
+    def order(group):
+        values = [group[0].get(key) for key in keys]
+        return [(1, str(v)) if isinstance(v, str | list) else (0, v or 0) for v in values]
+
+    def name(settings):
+        parts = [f"{key} {settings[key]}" for key in keys if key in settings]
+        return ", ".join(parts).removeprefix("script ") or settings["script"]
+
+    return {name(settings): histories for settings, histories in sorted(groups.values(), key=order)}
+
+
+def summarize(groups):
+    """A table of text with a row for each group: mean ± standard deviation over its runs."""
     rows = {}
-    for name, history in histories.items():
-        lowest, last = history.loc[history["val_loss"].idxmin()], history.iloc[-1]
-        best = history.loc[history["val_accuracy"].idxmax()]
-        rows[name] = {
-            "epochs": len(history),
-            "last loss": last["loss"],
-            "last val_loss": last["val_loss"],
-            "lowest val_loss": f"{lowest['val_loss']:.4f} (epoch {lowest['epoch']:.0f})",
-            "best val_accuracy": f"{best['val_accuracy']:.4f} (epoch {best['epoch']:.0f})",
-        }
+    for group, histories in groups.items():
+        figures = pd.DataFrame({"epochs": [len(history) for history in histories]})
+        figures["lowest val_loss"] = [history["val_loss"].min() for history in histories]
+        figures["in epoch"] = [history["val_loss"].idxmin() for history in histories]
+        figures["last val_loss"] = [history["val_loss"].iloc[-1] for history in histories]
+        figures["best val_accuracy"] = [history["val_accuracy"].max() for history in histories]
+        rows[group] = {"runs": len(histories)}
+        for name, mean, deviation in zip(figures, figures.mean(), figures.std(), strict=True):
+            digits = 0 if "epoch" in name else 4
+            text = f"{mean:.{digits}f} ± {deviation:.{digits}f}"
+            rows[group][name] = text.removesuffix(" ± nan")
     return pd.DataFrame.from_dict(rows, orient="index")
 
 
-def plot_comparison(histories, path):
-    """Training loss, validation loss and validation accuracy of all runs, as a picture."""
-    fig, axes = plt.subplots(1, 3, figsize=(13, 4))
-    for ax, (column, title) in zip(
-        axes,
-        {
-            "loss": "training loss",
-            "val_loss": "validation loss",
-            "val_accuracy": "validation accuracy",
-        }.items(),
-        strict=True,
-    ):
-        for name, history in histories.items():
-            ax.plot(history["epoch"], history[column], marker=".", label=name)
-        ax.set(xlabel="epoch", title=title)
-        ax.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
-        ax.grid(alpha=0.3)
-    axes[0].set_ylim(bottom=0)
-    axes[1].set_ylim(bottom=0)
-    axes[2].legend()
-    fig.tight_layout()
-    fig.savefig(path, dpi=80)
-    plt.close(fig)
+def plot_comparison(groups, path):
+    """Each group's mean in the epochs that all its runs have, in a band of ± its deviation."""
+    fig, axes = plt.subplots(1, 2, figsize=(11, 4), layout="constrained")
+    for ax, column in zip(axes, ("val_loss", "val_accuracy"), strict=True):
+        for name, histories in groups.items():
+            curves = pd.concat([history[column] for history in histories], axis=1, join="inner")
+            mean, deviation = curves.mean(axis=1), curves.std(axis=1)
+            ax.plot(mean, marker=".", label=name.replace("$", r"\$"))
+            ax.fill_between(mean.index, mean - deviation, mean + deviation, alpha=0.2)
+        ax.set(xlabel="epoch", title=column)
+    axes[0].legend()
+    fig.savefig(path)
 
 
 def main():
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "folders",
-        nargs="*",
-        type=Path,
-        metavar="DIR",
-        help="run directories, or folders of them (default: runs/chapter05/tb)",
-    )
-    parser.add_argument(
-        "--output", type=Path, help="picture (default: comparison.png beside the first run)"
-    )
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("run_dirs", nargs="+", type=Path, metavar="RUN_DIR")
+    parser.add_argument("--output", type=Path, help="default: comparison.png beside the first run")
     args = parser.parse_args()
+    output = args.output or args.run_dirs[0].resolve().parent / "comparison.png"
     try:
-        runs = find_runs(args.folders or [RUNS_DIR / "tb"])
-        names = [run.resolve().name for run in runs]
-        if len(set(names)) < len(names):  # the same scripts' runs from several folders
-            names = [str(run) for run in runs]
-        histories = {name: read_history(run) for name, run in zip(names, runs, strict=True)}
-        out = args.output or runs[0].resolve().parent / "comparison.png"
-        plot_comparison(histories, out)
-    except (OSError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    print("Losses are cross-entropies, without any L2 penalty.")
-    print(summarize(histories).to_string(float_format="{:.4f}".format))
-    print(f"The picture is {out}")
+        groups = group_runs([read_run(run_dir) for run_dir in args.run_dirs])
+        plot_comparison(groups, output)
+    except Exception as error:
+        sys.exit(f"error: {' '.join(str(error).split())}")
+    print(summarize(groups).to_string())
+    print(f"The picture is {output}")
 
 
 if __name__ == "__main__":

@@ -5,164 +5,66 @@ Book: chapter 5, "Controlling variance with dropout". What is new beside mlp_mni
 
     python chapter05/mlp_mnist_dropout.py                # the real set (11 MB, fetched once)
     python chapter05/mlp_mnist_dropout.py --data sample  # 5,000 of its digits, needs no network
-    python chapter05/compare_runs.py                     # then: beside the other runs
+    python chapter05/compare_runs.py runs/mlp_mnist runs/mlp_mnist_dropout
 
-What to expect: test accuracy about 0.983 at the best of 50 epochs, little more than the plain
-network's, but the validation loss no longer rises. Two to six minutes on 2 busy CPU cores (Keras
-3.15, Python 3.11; chapter05/README.md has the runs).
+What to expect: FIGURES
 """
 
 import argparse
-import importlib.metadata
-import importlib.util
 import json
-import os
-import platform
-import shutil
-import socket
 import sys
-import time
-import warnings
-import zipfile
+import zlib
 from pathlib import Path
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # chapter01/check_gpu.py shows what this hides
-
 import keras
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+import tensorflow as tf
 from keras import layers
-from sklearn.exceptions import ConvergenceWarning
+from sklearn.calibration import CalibrationDisplay
 from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import train_test_split
 
-ROOT = Path(__file__).resolve().parent.parent
-DATA_DIR = ROOT / "data"
-RUNS_DIR = ROOT / "runs" / "chapter05"
-PARTS = ("train", "val", "test")
+SAMPLE = Path(__file__).resolve().parent.parent / "data" / "samples" / "mnist.npz"
 
 
 def load_data(source=None):
-    """Return train, validation and test digits, each flattened to one row of pixels.
+    """Digits with their classes; 5,000 of the training digits become the validation set.
 
-    Args:
-        source: None for MNIST as Keras serves it (LeCun, Cortes and Burges), "sample" for 5,000
-            of its digits in data/samples, or the path of an .npz file with Keras's keys
-            (`x_train`, `y_train`, `x_test`, `y_test`).
+    `source` is None for MNIST (LeCun, Cortes and Burges), "sample", or an .npz file with Keras's
+    keys x_train, y_train, x_test, y_test and, where the classes have names, class_names.
 
-    Returns:
-        dict with `train_X`, `val_X`, `test_X`: uint8 (n, height * width), 0-255; `train_y`,
-        `val_y`, `test_y`: int64 (n,), 0 to classes-1; `class_names`: list of str. The last twelfth
-        of the training digits is the validation set: the book's last 5,000, which leaves 55,000
-        of MNIST's 60,000.
-
-    Raises:
-        OSError: nothing there, or MNIST is not on this machine and cannot be fetched.
-        ValueError: it is there, but not in the format above; the message says what is wrong.
+    Returns a dict: train_X, val_X, test_X, uint8 (n, height * width); train_y, val_y, test_y,
+    int64 (n,), 0 to classes-1; class_names.
     """
     if source is None:
-        return split_digits(*download_mnist())
-    path = DATA_DIR / "samples" / "mnist.npz" if source == "sample" else Path(source)
-    return split_digits(*read_npz(path))
-
-
-def download_mnist():
-    """MNIST from Keras's cache (~/.keras/datasets), fetched on first use."""
-    socket.setdefaulttimeout(20)  # a silent network must not hold us for minutes
-    try:
         (train_X, train_y), (test_X, test_y) = keras.datasets.mnist.load_data()
-    except Exception as error:  # Keras raises a bare Exception when the download fails
-        raise OSError(
-            f"MNIST is not on this machine and could not be fetched ({error}). With a network, "
-            "run `python data/fetch.py mnist`; without one, `--data sample` works now, "
-            "and data/README.md tells how to bring the file by hand"
-        ) from error
-    return train_X, train_y, test_X, test_y
+        class_names = range(10)
+    else:
+        with np.load(SAMPLE if source == "sample" else source, allow_pickle=False) as file:
+            train_X, train_y = file["x_train"], file["y_train"]
+            test_X, test_y = file["x_test"], file["y_test"]
+            class_names = file.get("class_names", np.unique(train_y))
+    for X, y in ((train_X, train_y), (test_X, test_y)):
+        if X.dtype != np.uint8 or X.ndim != 3 or X.shape != (y.size, *train_X.shape[1:]):
+            raise ValueError(f"not uint8 (n, height, width), (n,): {X.dtype} {X.shape}, {y.shape}")
+    train_y, test_y = train_y.ravel().astype("int64"), test_y.ravel().astype("int64")
+    if set(train_y) != set(range(len(class_names))) or not set() < set(test_y) <= set(train_y):
+        raise ValueError(f"labels are not 0 to {len(class_names) - 1}, one for each of class_names")
+    data = {"class_names": [str(name) for name in class_names]}
+    data |= {"test_X": test_X.reshape(len(test_X), -1), "test_y": test_y}
+    # The book takes the last 5,000: of a file sorted by label, digits of one kind.
+    rows, size = train_X.reshape(len(train_X), -1), min(5000, len(train_y) // 12)
+    parts = train_test_split(rows, train_y, test_size=size, stratify=train_y, random_state=0)
+    return data | dict(zip(("train_X", "val_X", "train_y", "val_y"), parts, strict=True))
 
 
-def read_npz(path):
-    """Read and check an .npz with Keras's keys; returns its four arrays."""
-    try:
-        with np.load(path, allow_pickle=False) as archive:  # a pickle could run anything
-            arrays = {key: archive[key] for key in archive.files}
-    except FileNotFoundError:
-        raise FileNotFoundError(f"{path} does not exist; give an .npz file") from None
-    except (OSError, ValueError, TypeError, EOFError, AttributeError, zipfile.BadZipFile) as error:
-        raise ValueError(
-            f"{path} is not a readable .npz of plain arrays ({error}); "
-            "numpy.savez(path, x_train=..., y_train=..., x_test=..., y_test=...) writes one"
-        ) from error
-
-    def require(condition, problem):
-        if not condition:
-            raise ValueError(f"{path}: {problem}")
-
-    keys = ("x_train", "y_train", "x_test", "y_test")
-    missing = ", ".join(key for key in keys if key not in arrays)
-    require(not missing, f"{missing} missing (it has {', '.join(arrays) or 'nothing'})")
-    for part in ("train", "test"):
-        X, y = arrays[f"x_{part}"], arrays[f"y_{part}"]
-        require(
-            X.ndim == 3 and X.dtype == np.uint8 and X.size,
-            f"x_{part} is {X.dtype} {X.shape}; expected uint8 (images, height, width)",
-        )
-        require(
-            y.shape in ((len(X),), (len(X), 1)) and np.issubdtype(y.dtype, np.integer),
-            f"y_{part} is {y.dtype} {y.shape}; expected one whole number for each of {len(X)}",
-        )
-    X_train, y_train, X_test, y_test = (arrays[key] for key in keys)
-    require(
-        X_train.shape[1:] == X_test.shape[1:],
-        f"train images are {X_train.shape[1:]}, test images {X_test.shape[1:]}",
-    )
-    classes = np.unique(y_train)
-    require(len(classes) > 1, f"y_train holds nothing but {classes[0]}; needs two classes or more")
-    labels = np.union1d(classes, y_test)
-    require(
-        np.array_equal(classes, np.arange(len(classes))) and len(labels) == len(classes),
-        f"labels out of range: they run from {labels[0]} to {labels[-1]}; expected every whole "
-        f"number from 0 to {len(classes) - 1}, each of them in y_train",
-    )
-    require(
-        len(np.unique(y_train[: -count_validation(y_train)])) == len(classes),
-        "all images of a class are in the last twelfth of x_train, the validation set; "
-        "shuffle x_train and y_train together",
-    )
-    return X_train, y_train, X_test, y_test
-
-
-def count_validation(train_y):
-    """How many of the training digits become validation digits: 5,000 of 60,000."""
-    return max(len(train_y) // 12, 1)
-
-
-def split_digits(train_X, train_y, test_X, test_y):
-    """Flatten the digits and set the last training digits aside; the dict of `load_data`."""
-    val = len(train_y) - count_validation(train_y)
-    train_rows, test_rows = (X.reshape(len(X), -1) for X in (train_X, test_X))
-    train_y, test_y = (y.ravel().astype("int64") for y in (train_y, test_y))
-    return {
-        "train_X": train_rows[:val],
-        "train_y": train_y[:val],
-        "val_X": train_rows[val:],
-        "val_y": train_y[val:],
-        "test_X": test_rows,
-        "test_y": test_y,
-        "class_names": [str(label) for label in np.unique(train_y)],
-    }
-
-
-def build_network(input_features=784, num_classes=10, dropout=0.5, learning_rate=0.001):
+def build_network(input_features=784, num_classes=10, dropout=0.5):
     """The network of mlp_mnist.py with dropout after each hidden layer, compiled.
 
-    It takes raw pixels (0-255) and integer labels, where the book scales and one-hot encodes
-    beforehand: same network, a quarter of the memory (docs/differences.md).
-
-    Args:
-        dropout: share of each hidden layer's outputs that a training batch sees as 0; what
-            `evaluate` and `predict` see is whole.
-
-    Returns:
-        keras.Model from (n, input_features) to class probabilities (n, num_classes).
+    Pixels (n, input_features), 0-255, to class probabilities. `dropout` is the part of a layer that
+    is off; in use, nothing is.
     """
     inputs = keras.Input(shape=(input_features,), name="input")
     x = layers.Rescaling(1 / 255, name="rescale")(inputs)
@@ -176,244 +78,148 @@ def build_network(input_features=784, num_classes=10, dropout=0.5, learning_rate
 
     model = keras.Model(inputs=inputs, outputs=prediction, name="mlp_mnist_dropout")
     model.compile(
-        optimizer=keras.optimizers.Adam(learning_rate=learning_rate),
-        loss="sparse_categorical_crossentropy",
+        optimizer="adam",
+        loss="sparse_categorical_crossentropy",  # of labels as they are, not one-hot encoded
         metrics=["accuracy"],
-        steps_per_execution=16,  # batches per trip from Python
+        # Batches a trip from Python. XLA (mlp_mnist.py) draws the masks too slowly on a CPU.
+        steps_per_execution=16,
     )
     return model
 
 
-def create_callbacks(run_dir, resuming=False):
-    """Callbacks that keep the best epoch, log each epoch, and let a killed run go on.
+def create_callbacks(run_dir, best=None, patience=np.inf):
+    """TensorBoard, best model, log, last model; `best`: val_accuracy so far, when a run goes on."""
+    new = str(run_dir / "new_").replace("{", "{{").replace("}", "}}")  # Keras fills braces in
 
-    Args:
-        run_dir: pathlib.Path of an existing folder; its name is the run's name in TensorBoard, and
-            runs that lie side by side in one folder are compared there.
-        resuming: whether to go on with the logs of an interrupted run.
-    """
-    best_path, history_path = run_dir / "model.keras", run_dir / "history.csv"
-    best_so_far = None
-    # Without the threshold the first epoch after a restart would replace a better one. A file
-    # half-written when the run was killed does not count.
-    if resuming and history_path.exists() and zipfile.is_zipfile(best_path):
-        best_so_far = pd.read_csv(history_path)["val_accuracy"].max()
-    callbacks = [
+    def rename(epoch, logs):  # only what is whole: a kill leaves the files of the epoch before
+        for name in ("model.keras", "last.keras"):
+            if (run_dir / f"new_{name}").exists():
+                (run_dir / f"new_{name}").replace(run_dir / name)
+
+    return [
+        keras.callbacks.TensorBoard(run_dir / "tb"),
+        keras.callbacks.EarlyStopping("val_loss", patience=patience),  # epochs without a lower one
         keras.callbacks.ModelCheckpoint(
-            best_path,
+            f"{new}model.keras",
             monitor="val_accuracy",
-            mode="max",
             save_best_only=True,
-            initial_value_threshold=best_so_far,
+            initial_value_threshold=best,
         ),
-        keras.callbacks.CSVLogger(history_path, append=resuming),
-        # Last, so that an epoch counts as finished only when everything else is on disk.
-        keras.callbacks.BackupAndRestore(run_dir / "backup", double_checkpoint=True),
+        keras.callbacks.CSVLogger(run_dir / "history.csv", append=best is not None),
+        keras.callbacks.ModelCheckpoint(f"{new}last.keras"),
+        keras.callbacks.LambdaCallback(on_epoch_end=rename),
     ]
-    if importlib.util.find_spec("tensorflow"):  # it writes TensorBoard's files on every backend
-        callbacks.insert(0, keras.callbacks.TensorBoard(run_dir))  # …/train and …/validation
-    return callbacks
 
 
-def finished_epochs(backup_dir):
-    """Number of epochs that the backup of `BackupAndRestore` in `backup_dir` holds; 0 without one.
-
-    A kill while Keras writes that number leaves an empty file. Then the backup of the epoch before,
-    which `double_checkpoint` keeps, takes its place.
-    """
-    for suffix in ("", ".bkp"):
-        try:
-            text = (backup_dir / f"training_metadata.json{suffix}").read_text()
-            epochs = json.loads(text)["epoch"]
-        except (OSError, ValueError):
-            continue
-        if suffix:
-            for name in ("latest.weights.h5", "training_metadata.json"):
-                shutil.copy(backup_dir / f"{name}.bkp", backup_dir / name)
-        return epochs
-    return 0
-
-
-def interrupted_run(run_dir, settings):
-    """Whether `run_dir` holds an unfinished training of the same settings; says what it found.
-
-    A backup of other data or another seed is set aside: going on from it would mix two runs.
-    """
-    settings_path = run_dir / "settings.json"
-    epochs = finished_epochs(run_dir / "backup")
-    if epochs:
-        if settings_path.exists() and json.loads(settings_path.read_text()) == settings:
-            print(f"Resuming the interrupted run in {run_dir} after epoch {epochs}.")
-            return True
-        print(f"{run_dir} holds an interrupted run with other settings; starting afresh.")
-    for name in ("backup", "train", "validation"):  # else two runs would share one curve
-        shutil.rmtree(run_dir / name, ignore_errors=True)
-    settings_path.write_text(json.dumps(settings, indent=2))
-    return False
+def open_run(run_dir, settings, train_X, train_y):
+    """The last model, epochs done and best val_accuracy of the same run in `run_dir`, if any."""
+    run_dir.mkdir(parents=True, exist_ok=True)
+    noted, log = run_dir / "settings.json", run_dir / "history.csv"
+    there = json.loads(noted.read_text()) if noted.exists() else any(run_dir.iterdir())
+    if there and there != settings:
+        raise ValueError(f"{run_dir} holds other files or settings; give another --run-dir")
+    noted.write_text(json.dumps(settings))
+    (run_dir / "new_model.keras").unlink(missing_ok=True)  # of an epoch that was cut off
+    if not (run_dir / "last.keras").exists():
+        return None, 0, None
+    lines = log.read_bytes().splitlines(keepends=True)
+    # New random numbers from here on, not those of the first epoch again.
+    keras.utils.set_random_seed((settings["seed"] + len(lines)) % 2**32)
+    model = keras.models.load_model(run_dir / "last.keras")
+    model.evaluate(train_X[:1], train_y[:1], verbose=0)  # is it a network for rows like these?
+    done = int(model.optimizer.iterations) // -(-len(train_y) // settings["batch_size"])
+    if len(lines) <= done:
+        raise ValueError(f"{log} has not all of the {done} epochs of last.keras")
+    (run_dir / "new.csv").write_bytes(b"".join(lines[: done + 1]))  # no epoch that was cut off
+    (run_dir / "new.csv").replace(log)
+    return model, done, pd.read_csv(log)["val_accuracy"].max()
 
 
 def fit_baseline(data):
-    """Test accuracy of multinomial logistic regression, the simplest model that could work."""
-    print("Baseline: logistic regression on pixels …")
-    model = LogisticRegression(max_iter=50)  # 300 take minutes and add 0.003
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        model.fit(data["train_X"].astype("float32") / 255, data["train_y"])
-    accuracy = model.score(data["test_X"].astype("float32") / 255, data["test_y"])
-    return {"logistic_regression_accuracy": accuracy}
+    """Logistic regression on pixels, the simplest model that could work: its answers to test_X."""
+    train, test = (data[f"{part}_X"] / np.float32(255) for part in ("train", "test"))
+    return LogisticRegression(tol=0.001).fit(train, data["train_y"]).predict(test)
 
 
-def evaluate(model, data, part):
-    """Loss and accuracy on one part of the data: "train", "val" or "test"."""
-    return model.evaluate(
-        data[f"{part}_X"], data[f"{part}_y"], batch_size=500, verbose=0, return_dict=True
-    )
+def report(model, data, run_dir):
+    """Losses and accuracies as a dict, the baseline's beside them; how sure the network is."""
+    scores = {}
+    for part in ("train", "val", "test"):
+        X, y = data[f"{part}_X"], data[f"{part}_y"]
+        score = model.evaluate(X, y, batch_size=500, verbose=0, return_dict=True)
+        print(f"{part:>5} accuracy {score['accuracy']:.4f}, log loss {score['loss']:.4f}")
+        scores[part] = score
+    y_softmax = model.predict(X, batch_size=500, verbose=0)
+    right, sureness = y_softmax.argmax(axis=-1) == y, y_softmax.max(axis=-1)
+    more = pd.Series((fit_baseline(data) == y) * 1.0 - right)
+    baseline = {"logistic_regression_accuracy": right.mean() + more.mean()}
+    baseline |= {"more": more.mean(), "error": more.sem()}
+    print(" test accuracy {:.4f}, {:+.4f} ± {:.4f}: logistic regression".format(*baseline.values()))
+    print(f"The network gives its answers to test_X {sureness.mean():.4f} on average.")
+    scores |= {"baselines": baseline, "sureness": float(sureness.mean())}
 
-
-def load_best_model(run_dir, data):
-    """The model of the best epoch saved in `run_dir`.
-
-    Raises:
-        OSError: there is none. ValueError: it cannot be read, or was trained on other data.
-    """
-    path = run_dir / "model.keras"
-    if not path.exists():
-        raise OSError(f"{path} does not exist; train first, without --evaluate")
-    try:
-        model = keras.models.load_model(path)  # safe mode: runs no code stored in the file
-    except Exception as error:  # many kinds, depending on which part of the file is damaged
-        raise ValueError(f"{path} cannot be loaded ({error}); train again") from error
-    expected = (data["train_X"].shape[1], len(data["class_names"]))
-    found = (model.input_shape[1], model.output_shape[1])
-    if found != expected:
-        raise ValueError(
-            f"{path} was trained on other data: pixels and classes are {found}, "
-            f"here {expected}; give the --data it was trained on"
-        )
-    return model
+    CalibrationDisplay.from_predictions(right, sureness, n_bins=10, name="network")
+    plt.gca().set(xlabel="probability of the answer", ylabel="share of right answers")
+    plt.savefig(run_dir / "calibration.png")
+    plt.close("all")
+    return scores
 
 
 def parse_arguments():
-    """The command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", metavar="SOURCE", help='"sample" or an .npz file')
-    parser.add_argument("--epochs", type=positive, default=50, help="default: 50")
-    parser.add_argument("--batch-size", type=positive, default=30, help="default: 30")
-    parser.add_argument("--run-dir", type=Path, help="default: runs/chapter05/tb/dropout")
-    parser.add_argument("--seed", type=int, default=1, help="default: 1")
+    parser.add_argument("--epochs", type=int, default=50)
+    parser.add_argument("--batch-size", type=int, default=30)
+    parser.add_argument("--patience", type=int, default=np.inf, help="of early stopping")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--run-dir", type=Path, help="default: runs/mlp_mnist_dropout")
     parser.add_argument("--evaluate", action="store_true", help="only score the saved model")
     args = parser.parse_args()
-    if args.run_dir is None:  # a first try on the sample must not replace a model of the real set
-        folder = "tb_sample" if args.data == "sample" else "tb"
-        args.run_dir = RUNS_DIR / folder / "dropout"
+    suffix = f"_{Path(args.data).stem}" if args.data else ""
+    args.run_dir = args.run_dir or Path("runs", f"mlp_mnist_dropout{suffix}")
+    if min(args.epochs, args.batch_size, args.patience) < 1 or not 0 <= args.seed < 2**32:
+        parser.error("--epochs, --batch-size and --patience begin at 1, --seed at 0")
     return args
-
-
-def positive(text):
-    """A whole number above 0, for argparse."""
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not above 0")
-    return number
-
-
-def train(model, data, args, settings):
-    """Fit `model`, going on from an interrupted run; the best epoch is left in the run directory.
-
-    Returns:
-        (history, seconds): DataFrame with one row per epoch; time spent in `fit`, None when part
-        of the training was done before an interruption.
-    """
-    args.run_dir.mkdir(parents=True, exist_ok=True)
-    resuming = interrupted_run(args.run_dir, settings)
-    start = time.perf_counter()
-    model.fit(
-        data["train_X"],
-        data["train_y"],
-        batch_size=args.batch_size,
-        epochs=args.epochs,
-        validation_data=(data["val_X"], data["val_y"]),
-        callbacks=create_callbacks(args.run_dir, resuming),
-    )
-    seconds = None if resuming else round(time.perf_counter() - start, 1)
-    # An epoch whose backup was cut off is logged twice.
-    history = pd.read_csv(args.run_dir / "history.csv").drop_duplicates("epoch", keep="last")
-    return history.reset_index(drop=True), seconds
-
-
-def report(model, data):
-    """Score the model and the baseline and print both; returns the scores."""
-    scores = {part: evaluate(model, data, part) for part in PARTS}
-    scores["baselines"] = fit_baseline(data)
-    for part in PARTS:
-        print(f"{part:>5} accuracy {scores[part]['accuracy']:.4f}")
-    accuracy = scores["baselines"]["logistic_regression_accuracy"]
-    print(f" test accuracy {accuracy:.4f} with logistic regression")
-    return scores
 
 
 def main():
     args = parse_arguments()
-    keras.utils.set_random_seed(args.seed)
-    backend = keras.backend.backend()
-    device = keras.distribution.list_devices()[0]
-    if device.startswith("cpu"):
-        device += f" ({os.cpu_count()} cores)"
-    print(f"Keras {keras.__version__} on {backend}, device: {device}")
-
+    best = args.run_dir / "model.keras"
     try:
+        keras.utils.set_random_seed(args.seed)
         data = load_data(args.data)
+        train_X, train_y, class_names = data["train_X"], data["train_y"], data["class_names"]
+        settings = {"script": "mlp_mnist_dropout", "class_names": class_names, "seed": args.seed}
+        settings |= {"batch_size": args.batch_size}
+        settings["data"] = zlib.crc32(train_X.tobytes() + train_y.tobytes())
         if args.evaluate:
-            model = load_best_model(args.run_dir, data)
-        else:
-            model = build_network(data["train_X"].shape[1], len(data["class_names"]))
-    except (OSError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    source = {None: "MNIST", "sample": "sample (5,000 digits of MNIST)"}.get(args.data, args.data)
-    counts = [f"{len(data[f'{part}_y']):,} {part}" for part in PARTS]
-    print(f"Data: {source}: {', '.join(counts)} images in {len(data['class_names'])} classes")
-    if args.evaluate:
-        report(model, data)
-        return
-
+            there = json.loads((args.run_dir / "settings.json").read_text())
+            if there["class_names"] != class_names:
+                raise ValueError(f"{best} was trained on other classes")
+            return report(keras.models.load_model(best), data, args.run_dir)
+        model, done, score = open_run(args.run_dir, settings, train_X, train_y)
+        model = model or build_network(train_X.shape[1], len(class_names))
+        model.make_train_function()  # what a backend refuses, it says here
+        # Was it stopped early? (In a run that goes on, Keras counts its patience from 0 again.)
+        losses = pd.read_csv(args.run_dir / "history.csv")["val_loss"] if done else [0]
+        stopped = len(losses) - 1 - np.argmin(np.array(losses)) >= args.patience
+    except Exception as error:  # NumPy, zlib, h5py and Keras raise a dozen kinds
+        sys.exit(f"error: {args.data or 'MNIST'}: {' '.join(str(error).split())}")
     model.summary()
-    settings = {
-        "data": source,
-        "pixels": data["train_X"].shape[1],
-        "seed": args.seed,
-        "batch_size": args.batch_size,
-    }
-    try:
-        history, seconds = train(model, data, args, settings)
-    except KeyboardInterrupt:
-        sys.exit("\nInterrupted; the same command goes on from the last finished epoch.")
-    best_epoch = int(history["epoch"][history["val_accuracy"].idxmax()]) + 1
-    print(f"\nThe best of {len(history)} epochs was number {best_epoch}:")
-    metrics = {
-        "script": "chapter05/mlp_mnist_dropout.py",
-        "data": source,
-        "seed": args.seed,
-        "versions": {
-            "python": platform.python_version(),
-            "keras": keras.__version__,
-            "backend": backend,
-            backend: importlib.metadata.version(backend),
-        },
-        "device": device,
-        "epochs": len(history),
-        "best_epoch": best_epoch,
-        "seconds": seconds,
-        "parameters": model.count_params(),
-        "last_epoch": history.drop(columns="epoch").iloc[-1].to_dict(),  # overfitted or not
-        **report(load_best_model(args.run_dir, data), data),
-    }
-    (args.run_dir / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
-    print(f"Model, metrics and logs are in {args.run_dir}. Beside the other runs:")
-    print(f"  python chapter05/compare_runs.py {args.run_dir.parent}")
-    print(f"  tensorboard --logdir {args.run_dir.parent} --port 6006")
+    rows = tf.data.Dataset.from_tensor_slices((train_X, train_y))
+    model.fit(
+        rows.shuffle(len(rows), seed=args.seed + done).batch(args.batch_size),
+        epochs=done if stopped else args.epochs,
+        initial_epoch=done,
+        validation_data=(data["val_X"], data["val_y"]),
+        callbacks=create_callbacks(args.run_dir, score, args.patience),
+        shuffle=False,  # the rows are, anew in each epoch
+    )
+    history = pd.read_csv(args.run_dir / "history.csv")
+    metrics = settings | report(keras.models.load_model(best), data, args.run_dir)
+    metrics |= {"epochs": len(history), "best_epoch": int(history["val_accuracy"].argmax()) + 1}
+    (args.run_dir / "metrics.json").write_text(json.dumps(metrics, indent=2))
+    print(f"Model, metrics and picture are in {args.run_dir}")
 
 
 if __name__ == "__main__":

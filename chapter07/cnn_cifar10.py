@@ -47,8 +47,8 @@ def load_data(source=None):
             train_X, train_y = file["x_train"], file["y_train"]
             test_X, test_y = file["x_test"], file["y_test"]
             class_names = [str(name) for name in file.get("class_names", class_names)]
-    if train_X.ndim != 4 or train_X.dtype != np.uint8:
-        raise ValueError(f"x_train is {train_X.dtype} {train_X.shape}, not uint8 of 4 dimensions")
+    if any(X.ndim != 4 or X.dtype != np.uint8 for X in (train_X, test_X)):
+        raise ValueError("images must be uint8 (n, height, width, channels)")
     train_y, test_y = train_y.ravel().astype("int64"), test_y.ravel().astype("int64")
     if set(train_y) != set(range(len(class_names))) or not set(test_y) <= set(train_y):
         raise ValueError(f"labels are not 0 to {len(class_names) - 1}, one for each of class_names")
@@ -97,27 +97,26 @@ def share_batches(num_gpu):
     return tf.distribute.MirroredStrategy([f"GPU:{i}" for i in range(num_gpu)]).scope()
 
 
-class KeepLast(keras.callbacks.ModelCheckpoint):
-    """A ModelCheckpoint that renames new_x.keras to x.keras when it is whole, in case of a kill."""
-
-    def on_epoch_end(self, epoch, logs=None):
-        super().on_epoch_end(epoch, logs)
-        if (new := Path(self.filepath)).exists():
-            new.replace(new.with_name(new.name.removeprefix("new_")))
-
-
 def create_callbacks(run_dir, best=None):
     """TensorBoard, best model, log, last model; `best`: val_accuracy so far, when a run goes on."""
+    new = str(run_dir / "new_").replace("{", "{{").replace("}", "}}")  # Keras fills braces in
+
+    def rename(epoch, logs):  # only what is whole: a kill leaves the files of the epoch before
+        for name in ("model.keras", "last.keras"):
+            if (run_dir / f"new_{name}").exists():
+                (run_dir / f"new_{name}").replace(run_dir / name)
+
     return [
         keras.callbacks.TensorBoard(run_dir / "tb"),
-        KeepLast(
-            run_dir / "new_model.keras",
+        keras.callbacks.ModelCheckpoint(
+            f"{new}model.keras",
             monitor="val_accuracy",
             save_best_only=True,
             initial_value_threshold=best,
         ),
         keras.callbacks.CSVLogger(run_dir / "history.csv", append=best is not None),
-        KeepLast(run_dir / "new_last.keras"),
+        keras.callbacks.ModelCheckpoint(f"{new}last.keras"),
+        keras.callbacks.LambdaCallback(on_epoch_end=rename),
     ]
 
 
@@ -183,8 +182,6 @@ def parse_arguments():
     args.run_dir = args.run_dir or Path("runs", f"cnn_cifar10{suffix}")
     if args.epochs < 1 or args.batch_size < 1 or not 0 <= args.seed < 2**32:
         parser.error("--epochs and --batch-size begin at 1, --seed at 0")
-    if set("{}") & set(str(args.run_dir)):
-        parser.error("--run-dir takes no braces: Keras would fill them in")
     return args
 
 
@@ -208,6 +205,7 @@ def main():
         with share_batches(args.num_gpus):
             model, done, score = open_run(args.run_dir, settings, train_X, train_y)
         model = model or build_network(args.num_gpus, train_X.shape[1:], len(class_names))
+        model.make_train_function()  # what a backend refuses, it says here
     except Exception as error:  # NumPy, zlib, h5py and Keras raise a dozen kinds
         sys.exit(f"error: {args.data or 'CIFAR-10'}: {' '.join(str(error).split())}")
     model.summary()

@@ -14,6 +14,7 @@ import argparse
 import json
 import sys
 import zlib
+from functools import partial
 from pathlib import Path
 
 import keras
@@ -47,8 +48,8 @@ def load_data(source=None):
             train_X, train_y = file["x_train"], file["y_train"]
             test_X, test_y = file["x_test"], file["y_test"]
             class_names = [str(name) for name in file.get("class_names", class_names)]
-    if train_X.ndim != 4 or train_X.dtype != np.uint8:
-        raise ValueError(f"x_train is {train_X.dtype} {train_X.shape}, not uint8 of 4 dimensions")
+    if any(X.ndim != 4 or X.dtype != np.uint8 for X in (train_X, test_X)):
+        raise ValueError("images must be uint8 (n, height, width, channels)")
     train_y, test_y = train_y.ravel().astype("int64"), test_y.ravel().astype("int64")
     if set(train_y) != set(range(len(class_names))) or not set(test_y) <= set(train_y):
         raise ValueError(f"labels are not 0 to {len(class_names) - 1}, one for each of class_names")
@@ -112,6 +113,14 @@ def build_better_network(steps, input_shape=(32, 32, 3), num_classes=10):
     return compile_network(keras.Model(inputs, output, name="better_cnn_cifar10"), optimizer)
 
 
+def choose_network(args, images):
+    """The function that builds the network asked for, and the random changes that suit it."""
+    if args.network == "book":
+        return build_network, create_datagen()
+    steps = args.epochs * -(-images // args.batch_size)
+    return partial(build_better_network, steps), create_datagen(0, 0.1)
+
+
 def compile_network(model, optimizer):
     """`model`, compiled for classes as whole numbers; 16 batches a trip from Python."""
     loss, metrics = "sparse_categorical_crossentropy", ["accuracy"]
@@ -119,27 +128,26 @@ def compile_network(model, optimizer):
     return model
 
 
-class KeepLast(keras.callbacks.ModelCheckpoint):
-    """A ModelCheckpoint that renames new_x.keras to x.keras when it is whole, in case of a kill."""
-
-    def on_epoch_end(self, epoch, logs=None):
-        super().on_epoch_end(epoch, logs)
-        if (new := Path(self.filepath)).exists():
-            new.replace(new.with_name(new.name.removeprefix("new_")))
-
-
 def create_callbacks(run_dir, best=None):
     """TensorBoard, best model, log, last model; `best`: val_accuracy so far, when a run goes on."""
+    new = str(run_dir / "new_").replace("{", "{{").replace("}", "}}")  # Keras fills braces in
+
+    def rename(epoch, logs):  # only what is whole: a kill leaves the files of the epoch before
+        for name in ("model.keras", "last.keras"):
+            if (run_dir / f"new_{name}").exists():
+                (run_dir / f"new_{name}").replace(run_dir / name)
+
     return [
         keras.callbacks.TensorBoard(run_dir / "tb"),
-        KeepLast(
-            run_dir / "new_model.keras",
+        keras.callbacks.ModelCheckpoint(
+            f"{new}model.keras",
             monitor="val_accuracy",
             save_best_only=True,
             initial_value_threshold=best,
         ),
         keras.callbacks.CSVLogger(run_dir / "history.csv", append=best is not None),
-        KeepLast(run_dir / "new_last.keras"),
+        keras.callbacks.ModelCheckpoint(f"{new}last.keras"),
+        keras.callbacks.LambdaCallback(on_epoch_end=rename),
     ]
 
 
@@ -213,14 +221,11 @@ def parse_arguments():
     args.run_dir = args.run_dir or Path("runs", f"{name}{suffix}")
     if args.epochs < 1 or args.batch_size < 1 or not 0 <= args.seed < 2**32:
         parser.error("--epochs and --batch-size begin at 1, --seed at 0")
-    if set("{}") & set(str(args.run_dir)):
-        parser.error("--run-dir takes no braces: Keras would fill them in")
     return args
 
 
 def main():
     args = parse_arguments()
-    best = args.run_dir / "model.keras"
     try:
         keras.utils.set_random_seed(args.seed)
         data = load_data(args.data)
@@ -233,24 +238,21 @@ def main():
                 json.loads((args.run_dir / "settings.json").read_text())["class_names"]
                 != class_names
             ):
-                raise ValueError(f"{best} was trained on other classes")
-            return report(keras.models.load_model(best), data)
-        if args.network == "better":  # whose learning rate is planned for so many
+                raise ValueError(f"{args.run_dir} was trained on other classes")
+            return report(keras.models.load_model(args.run_dir / "model.keras"), data)
+        if args.network == "better":  # its learning rate is planned for this number of epochs
             settings["epochs"] = args.epochs
+        build, datagen = choose_network(args, len(train_y))
         model, done, score = open_run(args.run_dir, settings, train_X, train_y)
-        shape, steps = train_X.shape[1:], -(-len(train_y) // args.batch_size) * args.epochs
-        if model is None and args.network == "better":
-            model = build_better_network(steps, shape, len(class_names))
-        model = model or build_network(shape, len(class_names))
+        model = model or build(train_X.shape[1:], len(class_names))
+        model.make_train_function()  # what a backend refuses, it says here
     except Exception as error:  # NumPy, zlib, h5py and Keras raise a dozen kinds
         sys.exit(f"error: {args.data or 'CIFAR-10'}: {' '.join(str(error).split())}")
-    model.summary()
-    datagen = create_datagen() if args.network == "book" else create_datagen(0, 0.1)
     plot_augmented(train_X[:5], datagen, args.run_dir / "augmented_images.png")
     rows = tf.data.Dataset.from_tensor_slices((train_X, train_y))
-    rows = rows.shuffle(len(rows), seed=args.seed + done).batch(args.batch_size)
+    batches = rows.shuffle(len(rows), seed=args.seed + done).batch(args.batch_size)
     model.fit(
-        rows.map(lambda X, y: (datagen(X, training=True), y)).prefetch(2),
+        batches.map(lambda X, y: (datagen(X, training=True), y)).prefetch(2),
         epochs=args.epochs,
         initial_epoch=done,
         validation_data=(data["val_X"], data["val_y"]),
@@ -258,7 +260,7 @@ def main():
         shuffle=False,  # the rows are, anew in each epoch
     )
     history = pd.read_csv(args.run_dir / "history.csv", index_col="epoch")
-    metrics = settings | report(keras.models.load_model(best), data)
+    metrics = settings | report(keras.models.load_model(args.run_dir / "model.keras"), data)
     metrics |= {"epochs": len(history), "best_epoch": int(history["val_accuracy"].argmax()) + 1}
     (args.run_dir / "metrics.json").write_text(json.dumps(metrics, indent=2))
     print(f"Model, metrics and the picture are in {args.run_dir}")

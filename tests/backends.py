@@ -33,19 +33,21 @@ chapter01/check_gpu.py
 chapter01/xor_from_scratch.py
 chapter01/optimizers.py
 chapter01/holdout_and_kfold.py --epochs 2
-chapter02/data_prep.py --data sample
+chapter02/data_prep.py --data sample --output data/wine_split
 chapter02/mlp_wine.py --data sample --epochs 2
 chapter02/dnn_wine.py --data sample --epochs 2
-chapter02/predict.py data/samples/winequality-white.csv --run-dir runs/chapter02/mlp_wine_sample
+chapter02/predict.py data/samples/winequality-white.csv --run-dir runs/mlp_wine_sample
+chapter02/known_wines.py --data sample --run-dirs runs/mlp_wine_sample runs/dnn_wine_sample
 chapter03/mlp_wine_tensorboard.py --data sample --epochs 2
 chapter03/dnn_wine_tensorboard.py --data sample --epochs 2
 chapter03/dnn_wine_broken.py --data sample --epochs 2
+chapter03/find_copies.py runs/dnn_wine_broken_sample
 chapter04/data_prep.py --data sample
 chapter04/dnn_eeg.py --data sample --epochs 2
 chapter05/mlp_mnist.py --data sample --epochs 1
 chapter05/mlp_mnist_dropout.py --data sample --epochs 1
 chapter05/mlp_mnist_l2.py --data sample --epochs 1
-chapter05/compare_runs.py runs/chapter05/tb_sample
+chapter05/compare_runs.py runs/mlp_mnist_sample runs/mlp_mnist_dropout_sample
 chapter05/softmax.py
 chapter06/random_search_mnist.py --data sample --n-iter 2 --cv 2 --epochs 1 --train-images 500
 chapter06/hyperband_mnist.py --data sample --train-images 500 --max-iter 3
@@ -54,7 +56,8 @@ chapter06/hyperband_mnist.py --data sample --train-images 500 --max-iter 3 --ran
 chapter06/compare_searches.py runs/chapter06/hyperband_mnist_sample runs/r
 chapter07/cnn_cifar10.py --data sample --epochs 1
 chapter07/cnn_cifar10_augmented.py --data sample --epochs 1
-chapter07/conv_by_hand.py --model runs/chapter07/cnn_cifar10_sample/model.keras
+chapter07/cnn_cifar10_augmented.py --data sample --network better --epochs 1
+chapter07/conv_by_hand.py --model runs/cnn_cifar10_sample/model.keras
 chapter08/data_setup.py --data sample --output data/sorted
 chapter08/inceptionv3_dogs_cats.py --data sample --weights none --epochs 1 --image-size 96 \
 --run-dir runs/cats

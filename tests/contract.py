@@ -63,7 +63,9 @@ NO_TRAINERS = {
     "chapter07/cnn_cifar10_hosts.py",
     "chapter08/how_much_data.py",
     "chapter09/baselines.py",
+    "chapter10/vectorize_text.py",
     "chapter13/evaluate_gan.py",
+    "chapter13/how_gans_fail.py",
 }
 # Where a script may be killed: callbacks, in the order in which an epoch's end runs them.
 KILL_POINTS = ["best half", "best whole", "line half", "line whole", "last half", "last whole"]
@@ -107,7 +109,7 @@ _runs = {}
 def finished(script, data_dir, tmp_path_factory):
     """The folder and the output of a finished run of `script`, made once; look, do not touch."""
     if script not in _runs:
-        folder = tmp_path_factory.mktemp("finished") / "run"
+        folder = tmp_path_factory.mktemp("finished") / "run {1}"  # Keras fills braces in
         _runs[script] = folder, train(script, data_dir, folder)
     return _runs[script]
 
@@ -206,19 +208,19 @@ def test_imports_nothing_of_the_project(script):
             assert module.split(".")[0] in names | sys.stdlib_module_names, module
 
 
-@every_trainer
-def test_import_has_no_side_effect(script, tmp_path):
+def test_import_has_no_side_effect(tmp_path):
     """Nothing printed or written, no backend of plots, time-out, seed or variable set."""
     code = f"""
-import os, random, socket, sys
+import importlib.util, os, random, socket
 import keras, matplotlib, numpy
-before = dict(os.environ), random.getstate(), numpy.random.get_state()[1].tolist()
-sys.path.insert(0, {str((ROOT / script).parent)!r})
-import {Path(script).stem}
-after = dict(os.environ), random.getstate(), numpy.random.get_state()[1].tolist()
-assert before == after
-assert socket.getdefaulttimeout() is None
-assert not isinstance(dict.__getitem__(matplotlib.rcParams, "backend"), str)
+for script in {list(TRAINERS)!r}:
+    before = dict(os.environ), random.getstate(), numpy.random.get_state()[1].tolist()
+    spec = importlib.util.spec_from_file_location("script", {str(ROOT)!r} + "/" + script)
+    spec.loader.exec_module(importlib.util.module_from_spec(spec))
+    after = dict(os.environ), random.getstate(), numpy.random.get_state()[1].tolist()
+    assert before == after, script
+    assert socket.getdefaulttimeout() is None, script
+    assert not isinstance(dict.__getitem__(matplotlib.rcParams, "backend"), str), script
 """
     environment = {name: value for name, value in os.environ.items() if name != "MPLBACKEND"}
     result = subprocess.run(
@@ -262,25 +264,30 @@ def test_the_same_command_twice_gives_the_same_figures(script, finished, data_di
 
 @pytest.mark.slow
 @every_trainer
-def test_each_epoch_has_its_own_order(script, data_dir, tmp_path):
-    """Seeded fit on arrays shuffles alike in every epoch (tensorflow/tensorflow#35682)."""
-    result = run_python(
-        "tests/orders.py", ROOT / script, "--data", data_dir / TRAINERS[script][0], cwd=tmp_path
-    )
-    assert result.returncode == 0, result.stdout + result.stderr
-    orders = json.loads(result.stdout.splitlines()[-1])
-    assert len(orders) == 3 and len(set(orders)) == 3
+def test_each_epoch_has_its_own_order(script, run, data_dir, tmp_path):
+    """Seeded fit on arrays shuffles alike in every epoch (tensorflow/tensorflow#35682).
+
+    A run that goes on does not begin with the first epoch's order again.
+    """
+    orders = []
+    for folder in (tmp_path / "new", run):
+        arguments = command(script, data_dir, folder, "--epochs", EPOCHS + 1)
+        result = run_python("tests/orders.py", ROOT / script, *arguments[1:])
+        assert result.returncode == 0, result.stdout + result.stderr
+        orders += json.loads(result.stdout.splitlines()[-1])
+    assert len(orders) == len(set(orders)) == 6
 
 
 @pytest.mark.slow
 @every_trainer
-def test_finished_it_only_reports(script, run, data_dir):
-    """Also where the report was cut off: pictures and metrics come again, training does not."""
+def test_finished_it_only_reports(script, run, data_dir, tmp_path):
+    """Where the report was cut off it comes again; the same data in another place are the same."""
     metrics = (run / "metrics.json").read_text()
     for path in [*run.glob("*.png"), run / "metrics.json"]:
         path.unlink()
     kept = {name: contents(run)[name] for name in ("model.keras", "last.keras", "history.csv")}
-    output = train(script, data_dir, run)
+    copy = shutil.copy(data_dir / TRAINERS[script][0], tmp_path / f"moved_{TRAINERS[script][0]}")
+    output = train(script, data_dir, run, "--data", copy)
     assert "Epoch " not in output
     assert kept.items() <= contents(run).items()
     assert (run / "metrics.json").read_text() == metrics
@@ -290,8 +297,8 @@ def test_finished_it_only_reports(script, run, data_dir):
 @every_trainer
 def test_more_epochs_go_on(script, run, data_dir):
     before = history_of(run)
-    train(script, data_dir, run, "--epochs", EPOCHS + 2)
-    assert_whole(script, run, EPOCHS + 2)
+    train(script, data_dir, run, "--epochs", EPOCHS + 1)
+    assert_whole(script, run, EPOCHS + 1)
     pd.testing.assert_frame_equal(history_of(run)[:EPOCHS], before)
 
 
@@ -337,16 +344,6 @@ def test_killed_while_it_saves_it_goes_on(script, point, data_dir, tmp_path):
 
 @pytest.mark.slow
 @every_trainer
-def test_going_on_draws_new_random_numbers(script, run, data_dir, tmp_path):
-    """Going on twice gives the same epochs, and their order is not that of the first ones again."""
-    twin = Path(shutil.copytree(run, tmp_path / "twin"))
-    for folder in (run, twin):
-        train(script, data_dir, folder, "--epochs", EPOCHS + 1)
-    pd.testing.assert_frame_equal(history_of(run), history_of(twin))
-
-
-@pytest.mark.slow
-@every_trainer
 def test_copied_alone_it_runs(script, data_dir, tmp_path):
     """In an empty folder, with a file of data: it writes there and nowhere else."""
     kind = TRAINERS[script][0]
@@ -387,15 +384,6 @@ def test_other_settings_are_refused_and_change_nothing(script, run, data_dir, tm
     )
     assert all("--run-dir" in message for message in messages)
     assert contents(run) == before and contents(mine).keys() == {"model.keras"}
-
-
-@pytest.mark.slow
-@every_trainer
-def test_data_are_known_by_what_they_hold(script, run, data_dir, tmp_path):
-    """The same file in another place is the same run; it needs no training."""
-    kind = TRAINERS[script][0]
-    copy = shutil.copy(data_dir / kind, tmp_path / f"moved_{kind}")
-    assert "Epoch " not in train(script, data_dir, run, "--data", copy)
 
 
 @pytest.mark.slow
@@ -461,12 +449,12 @@ def test_bad_input_gives_one_line(script, tmp_path):
             *[[*good, "--seed", seed] for seed in ("-1", 2**40, "one")],
             *[[*good, "--epochs", epochs] for epochs in ("0", "1.5")],
             [*good, "--batch-size", "0"],
-            *[[*good, "--run-dir", tmp_path / name] for name in ("file", "file/below", "a{b}")],
+            *[[*good, "--run-dir", tmp_path / name] for name in ("file", "file/below")],
         ],
         tmp_path,
     )
     assert len(set(messages)) > 8
-    assert not (tmp_path / "runs").exists() and not list(tmp_path.glob("a*"))
+    assert not (tmp_path / "runs").exists()
     assert (tmp_path / "file").read_text() == "no folder"
 
 
