@@ -21,7 +21,7 @@ train: $(run_stamp)  ## train chapter 7's CNN on the shipped sample (a minute or
 	$(bin)/python $(SCRIPT) --data sample --epochs 12
 
 test: $(dev_stamp)  ## run every test (quick part only: make test ARGS='-m "not slow"')
-	$(bin)/python -m pytest --numprocesses $(JOBS) --dist loadfile $(ARGS)
+	$(bin)/python -m pytest --numprocesses $(JOBS) --dist loadgroup $(ARGS)
 
 lint: $(dev_stamp)  ## ruff and shellcheck
 	$(bin)/ruff check .

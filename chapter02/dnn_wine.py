@@ -36,8 +36,8 @@ def load_data(source=None, drop_duplicates=False):
     wines = pd.read_csv(path, sep=None, engine="python", index_col=False, encoding="utf-8-sig")
     wines = wines.drop(columns="quality", errors="ignore").astype("float32")
     wines = wines.drop_duplicates() if drop_duplicates else wines
-    if len(wines) < 10 or not (wines.abs() < 1e18).all(axis=None):  # float32 holds the squares
-        raise ValueError("it has fewer than ten wines, or a cell is empty or too large")
+    if len(wines) < 10 or wines.shape[1] < 2 or not (wines.abs() < 1e18).all(axis=None):
+        raise ValueError("it has fewer than ten wines or two columns, or an empty or huge cell")
     order = np.random.default_rng(0).permutation(len(wines))
     ends = [round(0.8 * len(wines)), round(0.9 * len(wines))]
     data = {"columns": list(wines.columns.drop("alcohol"))}
@@ -109,7 +109,7 @@ def fit_baseline(data):
 
 def report(model, data, run_dir):
     """Mean absolute errors: `mae` in standard deviations, as in the book, `abv` in % alcohol."""
-    deviation = float(data["train_y"].std())
+    deviation = data["train_y"].std(dtype="float64")
     errors = abs(fit_baseline(data).predict(data["test_X"]) - data["test_y"]) / deviation
     scores = {"baselines": {"gradient_boosting_mae": float(errors.mean())}}
     print(f" test MAE {errors.mean():.3f}, gradient boosting")

@@ -33,8 +33,8 @@ def load_data(source=None):
     path = {None: DATA / "wine" / SAMPLE.name, "sample": SAMPLE}.get(source, source)
     wines = pd.read_csv(path, sep=None, engine="python", index_col=False, encoding="utf-8-sig")
     wines = wines.drop(columns="quality", errors="ignore").astype("float32")
-    if len(wines) < 10 or not (wines.abs() < 1e18).all(axis=None):  # float32 holds the squares
-        raise ValueError("it has fewer than ten wines, or a cell is empty or too large")
+    if len(wines) < 10 or wines.shape[1] < 2 or not (wines.abs() < 1e18).all(axis=None):
+        raise ValueError("it has fewer than ten wines or two columns, or an empty or huge cell")
     order = np.random.default_rng(0).permutation(len(wines))
     ends = [round(0.8 * len(wines)), round(0.9 * len(wines))]
     data = {"columns": list(wines.columns.drop("alcohol"))}
@@ -106,7 +106,7 @@ def fit_baseline(data):
 
 def report(model, data):
     """Mean absolute errors: `mae` in standard deviations, as in the book, `abv` in % alcohol."""
-    deviation = float(data["train_y"].std())
+    deviation = data["train_y"].std(dtype="float64")
     scores = {"baselines": {"median_mae": fit_baseline(data) / deviation}}
     print(f" test MAE {scores['baselines']['median_mae']:.3f}, the median wine")
     for part in ("train", "val", "test"):

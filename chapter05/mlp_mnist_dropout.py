@@ -115,10 +115,10 @@ def open_run(run_dir, settings, train_X, train_y):
     """The last model, epochs done and best val_accuracy of the same run in `run_dir`, if any."""
     run_dir.mkdir(parents=True, exist_ok=True)
     noted, log = run_dir / "settings.json", run_dir / "history.csv"
-    there = json.loads(noted.read_text()) if noted.exists() else any(run_dir.iterdir())
-    if there and there != settings:
+    if not any(run_dir.iterdir()):
+        noted.write_text(json.dumps(settings))
+    if not noted.exists() or json.loads(noted.read_text()) != settings:
         raise ValueError(f"{run_dir} holds other files or settings; give another --run-dir")
-    noted.write_text(json.dumps(settings))
     (run_dir / "new_model.keras").unlink(missing_ok=True)  # of an epoch that was cut off
     if not (run_dir / "last.keras").exists():
         return None, 0, None

@@ -74,6 +74,10 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if "slow_training" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.slow)
+        # What shares a training stays in one worker: a file, in contract.py a script.
+        parameters = item.callspec.params if hasattr(item, "callspec") else {}
+        group = parameters.get("script") if item.path.name == "contract.py" else None
+        item.add_marker(pytest.mark.xdist_group(str(group or item.path.name)))
 
 
 @pytest.fixture(scope="session")
