@@ -6,7 +6,8 @@ Book: chapter 2, "Measuring the performance of our model". The book keeps the se
     python chapter02/dnn_wine.py
     python chapter02/known_wines.py
 
-What to expect: FIGURES
+What to expect: on wines they have seen the trees are far ahead, 0.024 against 0.179 of one layer,
+and 0.135 of five (seed 1); on new wines not, 0.198 against 0.205 and 0.211, standard errors 0.009.
 """
 
 import argparse

@@ -83,7 +83,7 @@ def plot_comparison(groups, path):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("run_dirs", nargs="+", type=Path, metavar="RUN_DIR")
+    parser.add_argument("run_dirs", nargs="+", type=Path, metavar="RUN_DIR", help="folders of runs")
     parser.add_argument("--output", type=Path, help="default: comparison.png beside the first run")
     args = parser.parse_args()
     output = args.output or args.run_dirs[0].resolve().parent / "comparison.png"

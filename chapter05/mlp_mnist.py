@@ -170,10 +170,10 @@ def report(model, data, run_dir):
 def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", metavar="SOURCE", help='"sample" or an .npz file')
-    parser.add_argument("--epochs", type=int, default=50)
-    parser.add_argument("--batch-size", type=int, default=30)
+    parser.add_argument("--epochs", type=int, default=50, help="default: 50")
+    parser.add_argument("--batch-size", type=int, default=30, help="default: 30")
     parser.add_argument("--patience", type=int, default=np.inf, help="of early stopping")
-    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--seed", type=int, default=1, help="default: 1")
     parser.add_argument("--run-dir", type=Path, help="default: runs/mlp_mnist")
     parser.add_argument("--evaluate", action="store_true", help="only score the saved model")
     args = parser.parse_args()

@@ -10,7 +10,7 @@ several hosts, only the last number differs (docs/scaling.md tells how to set th
 Every host holds the whole network, computes the gradients of its share of each batch, and the
 shares are averaged before the weights move: the result is that of one machine with the same batch.
 
-What to expect: FIGURES
+What to expect: the losses of one process, to rounding (tests/test_chapter07_hosts.py).
 """
 
 import argparse
@@ -95,9 +95,9 @@ def parse_arguments():
     parser.add_argument("--num-hosts", type=int, required=True)
     parser.add_argument("--host-index", type=int, required=True, help="which one this is, from 0")
     parser.add_argument("--data", metavar="SOURCE", help='"sample" or an .npz file')
-    parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--epochs", type=int, default=20, help="default: 20")
     parser.add_argument("--batch-size", type=int, default=32, help="of all hosts together")
-    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--seed", type=int, default=1, help="default: 1")
     parser.add_argument("--run-dir", type=Path, help="on host 0; default: runs/cnn_cifar10_hosts")
     args = parser.parse_args()
     if args.epochs < 1 or args.batch_size < 1 or not 0 <= args.seed < 2**32:
