@@ -26,9 +26,10 @@ sys.path.insert(0, str(ROOT / "chapter07"))
 def work(args):
     """One host: train, and let host 0 print the seconds of each epoch after the first."""
     os.sched_setaffinity(0, [args.host_index])  # before JAX counts the cores
+    import jax
     import keras
-    import many_hosts
     from cnn_cifar10 import build_network, load_data
+    from cnn_cifar10_hosts import join_hosts, share_rows
 
     class Timer(keras.callbacks.Callback):
         def __init__(self):
@@ -41,22 +42,16 @@ def work(args):
         def on_epoch_end(self, epoch, logs=None):
             self.seconds.append(time.perf_counter() - self.start)
 
-    keras.utils.set_random_seed(1)
-    many_hosts.join_hosts(args.coordinator, args.num_hosts, args.host_index)
     data, timer = load_data("sample"), Timer()
-    rows = len(data["train_X"]) // args.batch_size * args.batch_size  # no smaller last batch
-    share = many_hosts.HostShare(
-        data["train_X"][:rows],
-        data["train_y"][:rows],
-        args.batch_size,
-        args.num_hosts,
-        args.host_index,
-        seed=1,
-    )
-    build_network().fit(share, epochs=args.epochs, shuffle=False, verbose=0, callbacks=[timer])
+    join_hosts(args.coordinator, args.num_hosts, args.host_index)
+    keras.utils.set_random_seed(1)
+    keras.distribution.set_distribution(keras.distribution.DataParallel(auto_shard_dataset=False))
+    batches, _ = share_rows(data, args.batch_size, seed=1)
+    build_network().fit(batches, epochs=args.epochs, verbose=0, callbacks=[timer])
     if args.host_index == 0:
+        rows = len(data["train_y"]) // args.batch_size * args.batch_size
         print("\n" + json.dumps([rows / seconds for seconds in timer.seconds[1:]]))
-    many_hosts.part_from_hosts()
+    jax.distributed.shutdown()
 
 
 def measure(num_hosts, batch_size, epochs):

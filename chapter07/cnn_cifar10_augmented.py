@@ -49,8 +49,10 @@ def load_data(source=None):
             train_X, train_y = file["x_train"], file["y_train"]
             test_X, test_y = file["x_test"], file["y_test"]
             class_names = [str(name) for name in file.get("class_names", class_names)]
-    if any(X.ndim != 4 or X.dtype != np.uint8 for X in (train_X, test_X)):
-        raise ValueError("images must be uint8 (n, height, width, channels)")
+    if train_X.ndim != 4 or train_X.shape[1:] != test_X.shape[1:] or len(train_X) != len(train_y):
+        raise ValueError("images must be (n, height, width, channels), of one size, a label each")
+    if not train_X.dtype == test_X.dtype == np.uint8:
+        raise ValueError("images must be uint8, 0-255")
     train_y, test_y = train_y.ravel().astype("int64"), test_y.ravel().astype("int64")
     if set(train_y) != set(range(len(class_names))) or not set(test_y) <= set(train_y):
         raise ValueError(f"labels are not 0 to {len(class_names) - 1}, one for each of class_names")

@@ -33,7 +33,7 @@ TRAINERS = {
     "chapter05/mlp_mnist_dropout.py": (DIGITS, 240, "val_accuracy"),
     "chapter05/mlp_mnist_l2.py": (DIGITS, 240, "val_accuracy"),
     "chapter07/cnn_cifar10.py": (IMAGES, 240, "val_accuracy"),
-    "chapter07/cnn_cifar10_augmented.py": (IMAGES, 270, "val_accuracy"),
+    "chapter07/cnn_cifar10_augmented.py": (IMAGES, 275, "val_accuracy"),
 }
 PENDING = {
     "chapter04/dnn_eeg.py",
@@ -429,9 +429,11 @@ def write_bad_files(folder, kind):
     np.savez(bad["keys"], x=arrays["x_train"])
     np.savez(bad["values"], **(arrays | {"x_train": arrays["x_train"] / 255.0}))
     np.savez(bad["labels"], **(arrays | {"y_train": arrays["y_train"] + 1}))
+    np.savez(folder / "sizes.npz", **(arrays | {"x_test": arrays["x_test"][:, :-1]}))
+    np.savez(folder / "missing.npz", **(arrays | {"y_train": arrays["y_train"][:-1]}))
     hostile = np.array([{"would": "unpickle"}] * 240, dtype=object)
     np.savez(folder / "pickle.npz", **(arrays | {"x_train": hostile}))
-    return [*bad.values(), folder / "pickle.npz"]
+    return [*bad.values(), *(folder / f"{name}.npz" for name in ("sizes", "missing", "pickle"))]
 
 
 @every_trainer
