@@ -42,7 +42,9 @@ def load_run(run_dir, data):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", metavar="SOURCE", help='"sample" or a CSV file')
-    parser.add_argument("--run-dirs", type=Path, nargs="+", default=RUN_DIRS, metavar="RUN_DIR")
+    parser.add_argument(
+        "--run-dirs", type=Path, nargs="+", default=RUN_DIRS, help="folders of runs"
+    )
     args = parser.parse_args()
     try:
         data = dnn_wine.load_data(args.data)

@@ -210,7 +210,7 @@ def plot_augmented(images, datagen, path):
 def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", metavar="SOURCE", help='"sample" or an .npz file')
-    parser.add_argument("--network", choices=["book", "better"], default="book")
+    parser.add_argument("--network", choices=["book", "better"], default="book", help="which")
     parser.add_argument("--epochs", type=int, help="default: 50, for --network better 12")
     parser.add_argument("--batch-size", type=int, help="default: 32, for --network better 128")
     parser.add_argument("--seed", type=int, default=1, help="default: 1")

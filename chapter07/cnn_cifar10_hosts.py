@@ -92,7 +92,7 @@ def copy_to_all(model, last):
 def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--coordinator", metavar="HOST:PORT", required=True, help="of host 0")
-    parser.add_argument("--num-hosts", type=int, required=True)
+    parser.add_argument("--num-hosts", type=int, required=True, help="of them all together")
     parser.add_argument("--host-index", type=int, required=True, help="which one this is, from 0")
     parser.add_argument("--data", metavar="SOURCE", help='"sample" or an .npz file')
     parser.add_argument("--epochs", type=int, default=20, help="default: 20")

@@ -58,6 +58,9 @@ chapter07/cnn_cifar10.py --data sample --epochs 1
 chapter07/cnn_cifar10_augmented.py --data sample --epochs 1
 chapter07/cnn_cifar10_augmented.py --data sample --network better --epochs 1
 chapter07/conv_by_hand.py --model runs/cnn_cifar10_sample/model.keras
+chapter07/cnn_cifar10_hosts.py --coordinator 127.0.0.1:9876 --num-hosts 1 --host-index 0 \
+--data sample --epochs 1
+chapter07/photos_to_npz.py --help
 chapter08/data_setup.py --data sample --output data/sorted
 chapter08/inceptionv3_dogs_cats.py --data sample --weights none --epochs 1 --image-size 96 \
 --run-dir runs/cats
