@@ -40,7 +40,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", metavar="SOURCE", help='"sample" or a CSV file')
     parser.add_argument("--drop-duplicates", action="store_true", help="keep each wine once")
-    parser.add_argument("--output", type=Path, default=Path("runs", "wines"), metavar="FOLDER")
+    parser.add_argument("--output", type=Path, default="runs/wines", help="a folder")
     args = parser.parse_args()
     try:
         path = {None: DATA / "wine" / SAMPLE.name, "sample": SAMPLE}.get(args.data, args.data)

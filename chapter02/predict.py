@@ -32,7 +32,7 @@ def predict_alcohol(run_dir, wines):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("wines", type=Path, help="a CSV file")
-    parser.add_argument("--run-dir", type=Path, default=Path("runs", "mlp_wine"))
+    parser.add_argument("--run-dir", type=Path, default="runs/mlp_wine", help="of a trained one")
     parser.add_argument("--output", type=Path, help="write the file with the prediction added")
     args = parser.parse_args()
     try:

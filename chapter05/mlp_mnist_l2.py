@@ -9,7 +9,7 @@ Book: chapter 5, "Controlling variance with regularization". What is new beside 
     python chapter05/mlp_mnist_l2.py --data sample           # 5,000 of the digits, needs no network
     python chapter05/compare_runs.py runs/mlp_mnist runs/mlp_mnist_l2 runs/l2_* runs/adamw_*
 
-What to expect: FIGURES
+What to expect: the book's strength, 0.01, is too strong: less accurate than no penalty at all.
 """
 
 import argparse
