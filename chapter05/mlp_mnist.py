@@ -22,7 +22,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import tensorflow as tf
-from keras import layers
+from keras import callbacks, layers
 from sklearn.calibration import CalibrationDisplay
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import classification_report
@@ -92,17 +92,14 @@ def create_callbacks(run_dir, best=None, patience=np.inf):
                 (run_dir / f"new_{name}").replace(run_dir / name)
 
     return [
-        keras.callbacks.TensorBoard(run_dir / "tb"),
-        keras.callbacks.EarlyStopping("val_loss", patience=patience),  # epochs without a lower one
-        keras.callbacks.ModelCheckpoint(
-            f"{new}model.keras",
-            monitor="val_accuracy",
-            save_best_only=True,
-            initial_value_threshold=best,
+        callbacks.TensorBoard(run_dir / "tb"),
+        callbacks.EarlyStopping("val_loss", patience=patience),  # epochs without a lower one
+        callbacks.ModelCheckpoint(
+            f"{new}model.keras", "val_accuracy", save_best_only=True, initial_value_threshold=best
         ),
-        keras.callbacks.CSVLogger(run_dir / "history.csv", append=best is not None),
-        keras.callbacks.ModelCheckpoint(f"{new}last.keras"),
-        keras.callbacks.LambdaCallback(on_epoch_end=rename),
+        callbacks.CSVLogger(run_dir / "history.csv", append=best is not None),
+        callbacks.ModelCheckpoint(f"{new}last.keras"),
+        callbacks.LambdaCallback(on_epoch_end=rename),
     ]
 
 
@@ -156,12 +153,12 @@ def report(model, data, run_dir):
     CalibrationDisplay.from_predictions(right, sureness, n_bins=10, name="network")
     plt.gca().set(xlabel="probability of the answer", ylabel="share of right answers")
     plt.savefig(run_dir / "calibration.png")
-    names = [name.replace("$", r"\$") for name in names]  # $ begins a formula
     log_odds = np.log(sureness / np.maximum(np.sort(y_softmax)[:, :-1].sum(axis=-1), 1e-38))
     fig, axes = plt.subplots(3, 5, figsize=(10, 7), layout="constrained")
     for ax, i in zip(axes.flat, np.argsort(np.where(right, 0, -log_odds)), strict=False):
         ax.imshow(X[i].reshape(data["image_shape"]), cmap="gray_r")
-        ax.set_title(f"{names[y_hat[i]]}, log-odds {log_odds[i]:.1f}\nis {names[y[i]]}")
+        title = f"{names[y_hat[i]]}, log-odds {log_odds[i]:.1f}\nis {names[y[i]]}"
+        ax.set_title(title, parse_math=False)
         ax.axis("off")
     fig.savefig(run_dir / "mistakes.png")
     plt.close("all")
@@ -193,8 +190,8 @@ def main():
         data = load_data(args.data)
         train_X, train_y, class_names = data["train_X"], data["train_y"], data["class_names"]
         settings = {"script": "mlp_mnist", "class_names": class_names, "seed": args.seed}
-        settings |= {"batch_size": args.batch_size}
-        settings["data"] = zlib.crc32(train_X.tobytes() + train_y.tobytes())
+        checksum = zlib.crc32(train_X.tobytes() + train_y.tobytes())
+        settings |= {"batch_size": args.batch_size, "data": checksum}
         if args.evaluate:
             there = json.loads((args.run_dir / "settings.json").read_text())
             if there["class_names"] != class_names:

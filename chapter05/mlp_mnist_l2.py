@@ -19,12 +19,10 @@ import zlib
 from pathlib import Path
 
 import keras
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import tensorflow as tf
-from keras import layers
-from sklearn.calibration import CalibrationDisplay
+from keras import callbacks, layers
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import train_test_split
 
@@ -91,7 +89,7 @@ def build_network(input_features=784, num_classes=10, l2=0.01, weight_decay=None
     return model
 
 
-def create_callbacks(run_dir, best=None, patience=np.inf):
+def create_callbacks(run_dir, best=None):
     """TensorBoard, best model, log, last model; `best`: val_accuracy so far, when a run goes on."""
     new = str(run_dir / "new_").replace("{", "{{").replace("}", "}}")  # Keras fills braces in
 
@@ -101,18 +99,13 @@ def create_callbacks(run_dir, best=None, patience=np.inf):
                 (run_dir / f"new_{name}").replace(run_dir / name)
 
     return [
-        keras.callbacks.TensorBoard(run_dir / "tb"),
-        # The penalty, which is in val_loss, would go on falling.
-        keras.callbacks.EarlyStopping("val_cross_entropy", patience=patience, mode="min"),
-        keras.callbacks.ModelCheckpoint(
-            f"{new}model.keras",
-            monitor="val_accuracy",
-            save_best_only=True,
-            initial_value_threshold=best,
+        callbacks.TensorBoard(run_dir / "tb"),
+        callbacks.ModelCheckpoint(
+            f"{new}model.keras", "val_accuracy", save_best_only=True, initial_value_threshold=best
         ),
-        keras.callbacks.CSVLogger(run_dir / "history.csv", append=best is not None),
-        keras.callbacks.ModelCheckpoint(f"{new}last.keras"),
-        keras.callbacks.LambdaCallback(on_epoch_end=rename),
+        callbacks.CSVLogger(run_dir / "history.csv", append=best is not None),
+        callbacks.ModelCheckpoint(f"{new}last.keras"),
+        callbacks.LambdaCallback(on_epoch_end=rename),
     ]
 
 
@@ -144,7 +137,7 @@ def fit_baseline(data):
     return LogisticRegression(tol=0.001).fit(train, data["train_y"]).predict(test)
 
 
-def report(model, data, run_dir):
+def report(model, data):
     """Losses and accuracies as a dict, the baseline's beside them; how sure the network is."""
     scores = {}
     for part in ("train", "val", "test"):
@@ -160,11 +153,6 @@ def report(model, data, run_dir):
     print(" test accuracy {:.4f}, {:+.4f} ± {:.4f}: logistic regression".format(*baseline.values()))
     print(f"The network gives its answers to test_X {sureness.mean():.4f} on average.")
     scores |= {"baselines": baseline, "sureness": float(sureness.mean())}
-
-    CalibrationDisplay.from_predictions(right, sureness, n_bins=10, name="network")
-    plt.gca().set(xlabel="probability of the answer", ylabel="share of right answers")
-    plt.savefig(run_dir / "calibration.png")
-    plt.close("all")
     return scores
 
 
@@ -176,7 +164,6 @@ def parse_arguments():
     strength = parser.add_mutually_exclusive_group()
     strength.add_argument("--l2", type=float, default=0.01, help="the penalty's, default: 0.01")
     strength.add_argument("--weight-decay", type=float, help="AdamW's, instead of the penalty")
-    parser.add_argument("--patience", type=int, default=np.inf, help="of early stopping")
     parser.add_argument("--seed", type=int, default=1, help="default: 1")
     parser.add_argument("--run-dir", type=Path, help="default: runs/mlp_mnist_l2")
     parser.add_argument("--evaluate", action="store_true", help="only score the saved model")
@@ -184,8 +171,8 @@ def parse_arguments():
     args.l2 = args.l2 if args.weight_decay is None else 0.0
     suffix = f"_{Path(args.data).stem}" if args.data else ""
     args.run_dir = args.run_dir or Path("runs", f"mlp_mnist_l2{suffix}")
-    if min(args.epochs, args.batch_size, args.patience) < 1 or not 0 <= args.seed < 2**32:
-        parser.error("--epochs, --batch-size and --patience begin at 1, --seed at 0")
+    if args.epochs < 1 or args.batch_size < 1 or not 0 <= args.seed < 2**32:
+        parser.error("--epochs and --batch-size begin at 1, --seed at 0")
     if not 0 <= args.l2 + (args.weight_decay or 0) < np.inf:
         parser.error("--l2 and --weight-decay are numbers from 0")
     return args
@@ -206,30 +193,27 @@ def main():
             there = json.loads((args.run_dir / "settings.json").read_text())
             if there["class_names"] != class_names:
                 raise ValueError(f"{best} was trained on other classes")
-            return report(keras.models.load_model(best), data, args.run_dir)
+            return report(keras.models.load_model(best), data)
         model, done, score = open_run(args.run_dir, settings, train_X, train_y)
         model = model or build_network(train_X.shape[1], len(class_names), **strengths)
         model.make_train_function()  # what a backend refuses, it says here
-        # Was it stopped early? (In a run that goes on, Keras counts its patience from 0 again.)
-        losses = pd.read_csv(args.run_dir / "history.csv")["val_cross_entropy"] if done else [0]
-        stopped = len(losses) - 1 - np.argmin(np.array(losses)) >= args.patience
     except Exception as error:  # NumPy, zlib, h5py and Keras raise a dozen kinds
         sys.exit(f"error: {args.data or 'MNIST'}: {' '.join(str(error).split())}")
     model.summary()
     rows = tf.data.Dataset.from_tensor_slices((train_X, train_y))
     model.fit(
         rows.shuffle(len(rows), seed=args.seed + done).batch(args.batch_size),
-        epochs=done if stopped else args.epochs,
+        epochs=args.epochs,
         initial_epoch=done,
         validation_data=(data["val_X"], data["val_y"]),
-        callbacks=create_callbacks(args.run_dir, score, args.patience),
+        callbacks=create_callbacks(args.run_dir, score),
         shuffle=False,  # the rows are, anew in each epoch
     )
     history = pd.read_csv(args.run_dir / "history.csv")
-    metrics = settings | report(keras.models.load_model(best), data, args.run_dir)
+    metrics = settings | report(keras.models.load_model(best), data)
     metrics |= {"epochs": len(history), "best_epoch": int(history["val_accuracy"].argmax()) + 1}
     (args.run_dir / "metrics.json").write_text(json.dumps(metrics, indent=2))
-    print(f"Model, metrics and picture are in {args.run_dir}")
+    print(f"Model and metrics are in {args.run_dir}")
 
 
 if __name__ == "__main__":

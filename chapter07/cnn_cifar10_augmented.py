@@ -23,7 +23,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import tensorflow as tf
-from keras import layers
+from keras import callbacks, layers
 from sklearn.linear_model import RidgeClassifier
 from sklearn.model_selection import train_test_split
 
@@ -141,16 +141,13 @@ def create_callbacks(run_dir, best=None):
                 (run_dir / f"new_{name}").replace(run_dir / name)
 
     return [
-        keras.callbacks.TensorBoard(run_dir / "tb"),
-        keras.callbacks.ModelCheckpoint(
-            f"{new}model.keras",
-            monitor="val_accuracy",
-            save_best_only=True,
-            initial_value_threshold=best,
+        callbacks.TensorBoard(run_dir / "tb"),
+        callbacks.ModelCheckpoint(
+            f"{new}model.keras", "val_accuracy", save_best_only=True, initial_value_threshold=best
         ),
-        keras.callbacks.CSVLogger(run_dir / "history.csv", append=best is not None),
-        keras.callbacks.ModelCheckpoint(f"{new}last.keras"),
-        keras.callbacks.LambdaCallback(on_epoch_end=rename),
+        callbacks.CSVLogger(run_dir / "history.csv", append=best is not None),
+        callbacks.ModelCheckpoint(f"{new}last.keras"),
+        callbacks.LambdaCallback(on_epoch_end=rename),
     ]
 
 
@@ -237,10 +234,8 @@ def main():
         settings |= {"network": args.network, "seed": args.seed, "batch_size": args.batch_size}
         settings["data"] = zlib.crc32(train_X.tobytes() + train_y.tobytes())
         if args.evaluate:
-            if (
-                json.loads((args.run_dir / "settings.json").read_text())["class_names"]
-                != class_names
-            ):
+            there = json.loads((args.run_dir / "settings.json").read_text())
+            if there["class_names"] != class_names:
                 raise ValueError(f"{args.run_dir} was trained on other classes")
             return report(keras.models.load_model(args.run_dir / "model.keras"), data)
         if args.network == "better":  # its learning rate is planned for this number of epochs

@@ -24,16 +24,16 @@ EPOCHS = 4  # of the runs below
 
 # script: its kind of data, lines at most, the figure that chooses the best epoch
 TRAINERS = {
-    "chapter02/mlp_wine.py": (WINE, 190, "val_loss"),
-    "chapter02/dnn_wine.py": (WINE, 190, "val_loss"),
-    "chapter03/mlp_wine_tensorboard.py": (WINE, 190, "val_loss"),
-    "chapter03/dnn_wine_tensorboard.py": (WINE, 190, "val_loss"),
-    "chapter03/dnn_wine_broken.py": (WINE, 190, "val_loss"),
-    "chapter05/mlp_mnist.py": (DIGITS, 240, "val_accuracy"),
-    "chapter05/mlp_mnist_dropout.py": (DIGITS, 240, "val_accuracy"),
-    "chapter05/mlp_mnist_l2.py": (DIGITS, 240, "val_accuracy"),
-    "chapter07/cnn_cifar10.py": (IMAGES, 240, "val_accuracy"),
-    "chapter07/cnn_cifar10_augmented.py": (IMAGES, 275, "val_accuracy"),
+    "chapter02/mlp_wine.py": (WINE, 180, "val_loss"),
+    "chapter02/dnn_wine.py": (WINE, 180, "val_loss"),
+    "chapter03/mlp_wine_tensorboard.py": (WINE, 180, "val_loss"),
+    "chapter03/dnn_wine_tensorboard.py": (WINE, 180, "val_loss"),
+    "chapter03/dnn_wine_broken.py": (WINE, 180, "val_loss"),
+    "chapter05/mlp_mnist.py": (DIGITS, 230, "val_accuracy"),
+    "chapter05/mlp_mnist_dropout.py": (DIGITS, 220, "val_accuracy"),
+    "chapter05/mlp_mnist_l2.py": (DIGITS, 220, "val_accuracy"),
+    "chapter07/cnn_cifar10.py": (IMAGES, 230, "val_accuracy"),
+    "chapter07/cnn_cifar10_augmented.py": (IMAGES, 270, "val_accuracy"),
 }
 PENDING = {
     "chapter04/dnn_eeg.py",
