@@ -23,7 +23,7 @@ import pandas as pd
 import tensorflow as tf
 from keras import callbacks, layers
 from sklearn.linear_model import RidgeClassifier
-from sklearn.metrics import ConfusionMatrixDisplay
+from sklearn.metrics import ConfusionMatrixDisplay, confusion_matrix
 from sklearn.model_selection import train_test_split
 
 SAMPLE = Path(__file__).resolve().parent.parent / "data" / "samples" / "cifar10.npz"
@@ -160,11 +160,10 @@ def report(model, data, run_dir):
         scores[part] = model.evaluate(X, y, batch_size=500, verbose=0, return_dict=True)
         print(f"{part:>5} accuracy {scores[part]['accuracy']:.4f}")
     probabilities = model.predict(X, batch_size=500, verbose=0)
-    names = np.array([name.replace("$", r"\$") for name in data["class_names"]])  # $: a formula
-    truth, guesses = names[y], names[probabilities.argmax(axis=1)]
-    matrix = ConfusionMatrixDisplay.from_predictions(truth, guesses, xticks_rotation="vertical")
-    matrix.figure_.savefig(run_dir / "confusion_matrix.png", bbox_inches="tight")
-    plt.close("all")
+    names = [name.replace("$", r"\$") for name in data["class_names"]]  # $: a formula
+    counts = confusion_matrix(y, probabilities.argmax(axis=1), labels=range(len(names)))
+    ConfusionMatrixDisplay(counts, display_labels=names).plot(xticks_rotation="vertical")
+    plt.savefig(run_dir / "confusion_matrix.png", bbox_inches="tight")
     return scores
 
 

@@ -3,6 +3,7 @@
 import json
 import shutil
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -100,13 +101,15 @@ def test_pictures_of_a_run(sample_run):
 @pytest.mark.slow
 def test_report_takes_names_with_dollar_signs_and_grey_images(cnn, tmp_path):
     rng = np.random.default_rng(0)
-    data = {"class_names": ["$x_1", "50 % $$", "_{"]}
+    data = {"class_names": ["$x_1", "50 % $$", "$x_1"]}
     for part in ("train", "val", "test"):
         data[f"{part}_X"] = rng.integers(0, 255, (30, 10, 10, 1)).astype("uint8")
         data[f"{part}_y"] = np.arange(30) % 3
     scores = cnn.report(cnn.build_network(1, (10, 10, 1), 3), data, tmp_path)
     assert 0 <= scores["test"]["accuracy"] <= 1
     assert (tmp_path / "confusion_matrix.png").exists()
+    labels = [label.get_text() for label in plt.gca().get_yticklabels()]
+    assert labels == [r"\$x_1", r"50 % \$\$", r"\$x_1"]  # alike, and not one
 
 
 def test_batches_are_shared_by_a_mirrored_strategy(cnn, monkeypatch):
