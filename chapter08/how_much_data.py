@@ -2,278 +2,126 @@
 
 Book: chapter 8, "More data is always beneficial".
 
-    python chapter08/how_much_data.py                                   # after data_setup.py
-    python chapter08/how_much_data.py --random-baseline                 # and without pretraining
-    python chapter08/how_much_data.py --data sample --weights none      # no network at all
+    python chapter08/how_much_data.py runs/inceptionv3_dogs_cats      # after the training
+    python chapter08/how_much_data.py runs/pretrained runs/random     # two curves
 
-The features of all photographs are computed once (the same cache as inceptionv3_dogs_cats.py); then
-the book's two new layers are trained on 50, 100, 200, … of them, several draws each, always for the
-same number of steps, and scored on the validation photographs. What to look for in the picture: how
-far apart two draws of the same size lie (one draw proves little); whether a straight line over log
-n fits; and that it cannot go on for ever, since accuracy ends at 1.
+The training has left the frozen backbone's features of all photographs in its run folder. Those to
+train and to validate are cut into --folds parts; each part in turn is what the others, and smaller
+draws of them, are scored on. So the figures of one size come from different photographs, to train
+and to score, also at the full size, whose draws share three quarters of their photographs with
+five folds. The test photographs stay out of it.
 """
 
 import argparse
-import importlib.metadata
 import json
-import logging
-import os
-import platform
 import sys
-import time
-import warnings
 from pathlib import Path
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-
 import keras
-import matplotlib
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-from inceptionv3_dogs_cats import (
-    IMAGE_SIZE,
-    RUNS_DIR,
-    Batches,
-    build_model_feature_extraction,
-    color_histograms,
-    compile_for,
-    describe,
-    extract_features,
-    hash_weights,
-    load_data,
-    positive,
-    save_figure,
-    split_model,
-)
+import tensorflow as tf
 from keras import layers
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
-from tqdm import tqdm
-
-matplotlib.use("Agg")  # pictures go to files: a machine in the cloud has no display
-import matplotlib.pyplot as plt
+from sklearn.model_selection import StratifiedKFold, train_test_split
 
 SMALLEST = 50
 
 
-def choose_sizes(total, smallest=SMALLEST):
-    """50, 100, 200, … and all of them."""
-    sizes = []
-    while smallest < total:
-        sizes.append(smallest)
-        smallest *= 2
-    return [*sizes, total]
+def choose_sizes(total):
+    """50, 100, 200 and so on, and all of them."""
+    return [*(SMALLEST * 2**i for i in range(30) if SMALLEST * 2**i < total), total]
 
 
-def draw(y, size, rng):
-    """`size` rows drawn at random without repeats, both classes alike as far as they reach."""
-    rows = [rng.permutation(np.flatnonzero(y == label)) for label in (0, 1)]
-    first = min(max(size // 2, size - len(rows[1])), len(rows[0]))
-    return np.concatenate([rows[0][:first], rows[1][: size - first]])
+def score_head(train_X, train_y, val_X, val_y, steps):
+    """Accuracy on `val_X` of the book's two new layers after `steps` batches of 30 of `train_X`.
 
-
-def score_head(X, y, val_X, val_y, steps, batch_size, seed):
-    """Validation accuracy of the book's two layers after `steps` steps on features `X`."""
-    keras.utils.set_random_seed(seed)
-    inputs = keras.Input(shape=X.shape[1:])
+    Features, (n, channels), are scaled first: those of random weights are tiny.
+    """
+    mean, deviation = train_X.mean(axis=0, dtype="float64"), train_X.std(axis=0, dtype="float64")
+    deviation[deviation == 0] = 1
+    train_X, val_X = (((X - mean) / deviation).astype("float32") for X in (train_X, val_X))
+    inputs = keras.Input(train_X.shape[1:])
     x = layers.Dense(1024, activation="relu")(inputs)
     head = keras.Model(inputs, layers.Dense(1, activation="sigmoid")(x))
-    compile_for(head, keras.optimizers.Adam(learning_rate=0.001))
-    rng = np.random.default_rng(seed)
-    rows = np.concatenate(
-        [rng.permutation(len(y)) for _ in range(steps * batch_size // len(y) + 1)]
-    )
-    batches = Batches(X, y, batch_size)
-    batches.order = rows[: steps * batch_size]  # one long epoch: small sets are seen many times
-    head.fit(batches, verbose=0, shuffle=False)
-    scores = head.evaluate(Batches(val_X, val_y, 500), verbose=0, return_dict=True)
-    keras.backend.clear_session()  # or each draw's graph stays in memory
-    return scores["accuracy"]
+    head.compile("adam", loss="binary_crossentropy", metrics=["accuracy"], steps_per_execution=20)
+    rows = tf.data.Dataset.from_tensor_slices((train_X, train_y))
+    rows = rows.shuffle(len(rows), seed=1).repeat().batch(30)
+    head.fit(rows, steps_per_epoch=steps, verbose=0, shuffle=False)
+    accuracy = head.evaluate(val_X, val_y, batch_size=500, verbose=0, return_dict=True)["accuracy"]
+    keras.backend.clear_session()  # or each head's graph stays in memory
+    return accuracy
 
 
-def score_logistic(X, y, val_X, val_y, *_):
-    """Validation accuracy of logistic regression, for the colour histograms."""
-    model = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=1000))
-    return model.fit(X, y).score(val_X, val_y)
-
-
-def measure(sources, data, args):
-    """A row for every source of features, size and draw: DataFrame of name, n, draw, accuracy."""
-    y, val_y = data["train_y"], data["val_y"]
-    jobs = [
-        (name, size, number)
-        for name in sources
-        for size in choose_sizes(len(y))
-        for number in range(args.draws)
-    ]
-    rows = []
-    for name, size, number in tqdm(jobs, "Heads", unit="head"):
-        X, val_X = sources[name]
-        seed = args.seed * 1000 + number
-        chosen = np.sort(draw(y, size, np.random.default_rng(seed)))
-        score = score_logistic if name == "colour histograms" else score_head
-        accuracy = score(
-            *(np.asarray(X[chosen]), y[chosen], val_X, val_y, args.steps, args.batch_size, seed)
-        )
-        rows.append({"features": name, "n": size, "draw": number, "accuracy": accuracy})
-    return pd.DataFrame(rows)
+def measure(X, y, folds, steps, seed):
+    """A DataFrame of fold, n, accuracy: a head for every part and every number of photographs."""
+    table = []
+    splits = StratifiedKFold(folds, shuffle=True, random_state=seed).split(X, y)
+    for fold, (train, val) in enumerate(splits):
+        for n in choose_sizes(len(train)):
+            rows = train
+            if n < len(train):
+                rows, _ = train_test_split(
+                    train, train_size=n, stratify=y[train], random_state=seed
+                )
+            keras.utils.set_random_seed(seed + fold)
+            accuracy = score_head(X[rows], y[rows], X[val], y[val], steps)
+            table.append({"fold": fold, "n": n, "accuracy": accuracy})
+            print(f"part {fold + 1} of {folds}, {n:5} photographs: {accuracy:.4f}")
+    return pd.DataFrame(table)
 
 
 def fit_line(table):
-    """Least squares of accuracy on log2 n over all draws: dict of slope, intercept, r_squared."""
-    x, accuracy = np.log2(table["n"]), table["accuracy"]
-    slope, intercept = np.polyfit(x, accuracy, 1)
-    residual = ((accuracy - slope * x - intercept) ** 2).sum()
-    total = ((accuracy - accuracy.mean()) ** 2).sum()
-    return {
-        "gain_per_doubling": float(slope),
-        "intercept": float(intercept),
-        "r_squared": float(1 - residual / total) if total else None,
-    }
-
-
-def plot_lines(table, lines, path):
-    """Accuracy against log n: each draw, their mean and standard deviation, the fitted line."""
-    fig, ax = plt.subplots(figsize=(7, 4.5))
-    for number, (name, rows) in enumerate(table.groupby("features", sort=False)):
-        color, groups = f"C{number}", rows.groupby("n")["accuracy"]
-        ax.plot(rows["n"], rows["accuracy"], ".", color=color, alpha=0.3)
-        ax.errorbar(
-            *(groups.mean().index, groups.mean(), groups.std()),
-            fmt="o",
-            color=color,
-            capsize=4,
-            label=name,
-        )
-        n = np.array([rows["n"].min(), rows["n"].max()])
-        line = lines[name]
-        ax.plot(n, line["intercept"] + line["gain_per_doubling"] * np.log2(n), "--", color=color)
-    ax.set(xlabel="training photographs", ylabel="validation accuracy", xscale="log")
-    sizes = sorted(table["n"].unique())
-    ax.set_xticks(sizes, [f"{n:,}" for n in sizes])
-    ax.minorticks_off()
-    ax.grid(alpha=0.3)
-    ax.legend(title="mean ± standard deviation of the draws")
-    save_figure(fig, path)
-
-
-def parse_arguments():
-    """The command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--data", metavar="SOURCE", help='"sample", or a folder with train, val and test'
-    )
-    parser.add_argument(
-        "--weights",
-        default="imagenet",
-        metavar="imagenet|PATH|none",
-        help="of InceptionV3: from Keras, a .h5 file, or random",
-    )
-    parser.add_argument(
-        "--random-baseline", action="store_true", help="a curve without pretraining"
-    )
-    parser.add_argument("--draws", type=positive, default=5, help="of each size (default: 5)")
-    parser.add_argument("--steps", type=positive, default=500, help="of each head (default: 500)")
-    parser.add_argument("--batch-size", type=positive, default=30, help="default: 30")
-    parser.add_argument(
-        "--image-size", type=int, default=IMAGE_SIZE, help="side in pixels, 75 or more"
-    )
-    parser.add_argument(
-        "--cache-dir",
-        type=Path,
-        default=RUNS_DIR / "features",
-        help="for the frozen network's features",
-    )
-    parser.add_argument("--run-dir", type=Path, help="default: runs/chapter08/how_much_data")
-    parser.add_argument("--seed", type=int, default=1, help="default: 1")
-    args = parser.parse_args()
-    if args.image_size < 75:
-        parser.error("--image-size must be 75 or more for InceptionV3")
-    if args.run_dir is None:
-        args.run_dir = RUNS_DIR / ("how_much_data" + "_sample" * (args.data == "sample"))
-    return args
+    """Slope of accuracy over log2 n: mean and standard deviation of the folds, and R² of all."""
+    slopes = [
+        np.polyfit(np.log2(rows["n"]), rows["accuracy"], 1)[0] for _, rows in table.groupby("fold")
+    ]
+    r = np.corrcoef(np.log2(table["n"]), table["accuracy"])[0, 1]
+    return {"gain_per_doubling": np.mean(slopes), "std": np.std(slopes, ddof=1), "r_squared": r**2}
 
 
 def main():
-    args = parse_arguments()
-    warnings.filterwarnings("ignore", category=UserWarning, module="PIL")  # about unused EXIF
-    logging.getLogger("tensorflow").setLevel("ERROR")  # not a word about each head's own graph
-    keras.utils.set_random_seed(args.seed)
-    print(f"Keras {keras.__version__} on {keras.backend.backend()}")
-    start = time.perf_counter()
-    weights = args.weights if args.weights in ("imagenet", "none") else Path(args.weights).name
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("run_dirs", nargs="+", type=Path, help="of inceptionv3_dogs_cats.py")
+    parser.add_argument("--folds", type=int, default=5, help="default: 5")
+    parser.add_argument("--steps", type=int, default=500, help="batches, default: 500")
+    parser.add_argument("--seed", type=int, default=1, help="default: 1")
+    parser.add_argument("--output", type=Path, default="runs/how_much_data", help="a new folder")
+    args = parser.parse_args()
     try:
-        models = {"random weights" if weights == "none" else "pretrained": args.weights}
-        models |= {"random weights": "none"} if args.random_baseline else {}
-        extractors, digests = {}, {}
-        for name, which in models.items():
-            keras.utils.set_random_seed(args.seed)  # the random weights of inceptionv3_dogs_cats.py
-            model = build_model_feature_extraction(which, args.image_size)
-            extractors[name] = split_model(model)[0]
-            digests[name] = hash_weights(model.get_layer("inception_v3"))
-        data = load_data(args.data, args.run_dir)
-        if len(data["train_y"]) <= SMALLEST:
-            raise ValueError(f"needs more than {SMALLEST} training photographs")
-    except (OSError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    source = describe(data, args.data)
-    args.run_dir.mkdir(parents=True, exist_ok=True)
-    sources = {}
-    try:
-        for name, extractor in extractors.items():
-            X = [
-                extract_features(extractor, data, part, args.cache_dir) for part in ("train", "val")
-            ]
-            if name == "random weights":  # tiny numbers, from which a head hardly learns
-                scaler = StandardScaler().fit(X[0])
-                X = [scaler.transform(rows) for rows in X]
-            sources[name] = X
-        sources["colour histograms"] = [color_histograms(data[f"{p}_X"]) for p in ("train", "val")]
-        table = measure(sources, data, args)
-    except KeyboardInterrupt:
-        sys.exit("\nInterrupted; the features found so far are kept.")
-    lines = {name: fit_line(rows) for name, rows in table.groupby("features", sort=False)}
-    table.to_csv(args.run_dir / "accuracy.csv", index=False)
-    plot_lines(table, lines, args.run_dir / "how_much_data.png")
-    summary = table.groupby(["features", "n"], sort=False)["accuracy"].agg(["mean", "std"])
-    print("\n" + summary.round(4).to_string())
-    for name, line in lines.items():
-        fit = line["r_squared"]
-        print(
-            f"{name}: {line['gain_per_doubling']:+.4f} accuracy per doubling of the photographs"
-            + (f", R² of the line {fit:.2f}" if fit is not None else "")
+        if min(args.folds - 1, args.steps, args.seed + 1) < 1:
+            raise ValueError("--folds begins at 2, --steps at 1, --seed at 0")
+        runs = {}
+        for run_dir in args.run_dirs:
+            with np.load(run_dir / "features.npz", allow_pickle=False) as file:
+                X, y = (np.concatenate([file[f"train_{a}"], file[f"val_{a}"]]) for a in "Xy")
+            if len(y) * (1 - 1 / args.folds) <= SMALLEST:
+                raise ValueError(f"{run_dir} has {len(y)} photographs, too few for {SMALLEST}")
+            runs[run_dir.name] = X, y
+        args.output.mkdir(parents=True)
+    except Exception as error:  # NumPy and zipfile raise a dozen kinds
+        sys.exit(f"error: {' '.join(str(error).split())}")
+    tables, lines = [], {}
+    for name, (X, y) in runs.items():
+        print(name)
+        tables.append(measure(X, y, args.folds, args.steps, args.seed).assign(run=name))
+        line = lines[name] = fit_line(tables[-1])
+        groups = tables[-1].groupby("n")["accuracy"]
+        plt.errorbar(
+            groups.mean().index, groups.mean(), groups.std(), capsize=4, fmt="o-", label=name
         )
-    metrics = {
-        "script": "chapter08/how_much_data.py",
-        "data": source,
-        "weights": weights,
-        "weights_sha256": digests,
-        "seed": args.seed,
-        "draws": args.draws,
-        "steps": args.steps,
-        "versions": {
-            "python": platform.python_version(),
-            "keras": keras.__version__,
-            "backend": keras.backend.backend(),
-            keras.backend.backend(): importlib.metadata.version(keras.backend.backend()),
-        },
-        "device": keras.distribution.list_devices()[0],
-        "seconds": round(time.perf_counter() - start, 1),
-        "val": {
-            name: {
-                str(n): {"mean": row["mean"], "std": row["std"] if args.draws > 1 else None}
-                for (_, n), row in summary.loc[[name]].iterrows()
-            }
-            for name in lines
-        },
-        "lines": lines,
-    }
-    (args.run_dir / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
-    print(f"Table, metrics and picture are in {args.run_dir}")
+        print("accuracy {:+.4f} ± {:.4f} per doubling, R² {:.2f}".format(*line.values()))
+    plt.gca().set(xlabel="training photographs", ylabel="accuracy", xscale="log")
+    plt.legend(title="mean ± standard deviation of the parts")
+    plt.savefig(args.output / "how_much_data.png")
+    table = pd.concat(tables)
+    table.to_csv(args.output / "accuracy.csv", index=False)
+    means = table.groupby(["run", "n"])["accuracy"].agg(["mean", "std"]).round(4)
+    print(means)
+    metrics = {"seed": args.seed, "folds": args.folds, "steps": args.steps, "lines": lines}
+    metrics["val"] = {name: means.loc[name].to_dict("index") for name in lines}
+    (args.output / "metrics.json").write_text(json.dumps(metrics, indent=2))
+    print(f"Table, metrics and picture are in {args.output}")
 
 
 if __name__ == "__main__":
