@@ -44,16 +44,18 @@ chapter03/dnn_wine_broken.py --data sample --epochs 2
 chapter03/find_copies.py runs/dnn_wine_broken_sample
 chapter04/data_prep.py --data sample
 chapter04/dnn_eeg.py --data sample --epochs 2
+chapter04/predict.py data/samples/eeg.csv --run-dir runs/dnn_eeg_sample
 chapter05/mlp_mnist.py --data sample --epochs 1
 chapter05/mlp_mnist_dropout.py --data sample --epochs 1
 chapter05/mlp_mnist_l2.py --data sample --epochs 1
 chapter05/compare_runs.py runs/mlp_mnist_sample runs/mlp_mnist_dropout_sample
 chapter05/softmax.py
-chapter06/random_search_mnist.py --data sample --n-iter 2 --cv 2 --epochs 1 --train-images 500
+chapter06/random_search_mnist.py --data sample --n-iter 2 --cv 2
 chapter06/hyperband_mnist.py --data sample --train-images 500 --max-iter 3
 chapter06/hyperband_mnist.py --data sample --train-images 500 --max-iter 3 --random-search 3 \
 --run-dir runs/r
-chapter06/compare_searches.py runs/chapter06/hyperband_mnist_sample runs/r
+chapter06/hyperband_keras_tuner.py --data sample --train-images 500 --max-iter 3
+chapter06/compare_searches.py runs/hyperband_mnist_sample runs/r runs/hyperband_keras_tuner_sample
 chapter07/cnn_cifar10.py --data sample --epochs 1
 chapter07/cnn_cifar10_augmented.py --data sample --epochs 1
 chapter07/cnn_cifar10_augmented.py --data sample --network better --epochs 1
@@ -62,10 +64,11 @@ chapter07/cnn_cifar10_hosts.py --coordinator 127.0.0.1:9876 --num-hosts 1 --host
 --data sample --epochs 1
 chapter07/photos_to_npz.py --help
 chapter08/data_setup.py --data sample --output data/sorted
-chapter08/inceptionv3_dogs_cats.py --data sample --weights none --epochs 1 --image-size 96 \
---run-dir runs/cats
-chapter08/how_much_data.py --data sample --weights none --draws 1 --steps 4 --image-size 96
-chapter08/classify_photo.py data/sorted/val/cat/cat.36.jpg --run-dir runs/cats
+chapter08/inceptionv3_dogs_cats.py --data sample --backbone mobilenet --weights none --epochs 2 \
+--unfreeze-after 1 --run-dir runs/cats
+chapter08/how_much_data.py runs/cats --folds 2 --steps 20
+chapter08/classify_photo.py data/sorted/val/cat/cat.9.jpg --run-dir runs/cats
+chapter08/grad_cam.py data/sorted/val/cat/cat.9.jpg --run-dir runs/cats
 chapter09/rnn_from_scratch.py --steps 2
 chapter09/lstm_bitcoin.py --data sample --epochs 1 --stateless
 chapter09/predict_and_graph.py --data sample --run-dir runs/chapter09/lstm_bitcoin_stateless_sample

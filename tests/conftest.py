@@ -129,5 +129,7 @@ def load_script(script):
     if name not in sys.modules:
         spec = importlib.util.spec_from_file_location(name, path)
         sys.modules[name] = importlib.util.module_from_spec(spec)
+        sys.path.insert(0, str(path.parent))  # for the modules that the book splits off
         spec.loader.exec_module(sys.modules[name])
+        sys.path.remove(str(path.parent))
     return sys.modules[name]

@@ -9,8 +9,10 @@ import json
 import runpy
 import sys
 import traceback
+from pathlib import Path
 
 script, lists = sys.argv[1], json.loads(sys.argv[2])
+sys.path.insert(0, str(Path(script).parent))
 for arguments in lists:
     sys.argv = [script, *arguments]
     stderr, status = io.StringIO(), 0

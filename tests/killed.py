@@ -53,4 +53,5 @@ keras.Model.save = save
 keras.callbacks.CSVLogger.on_epoch_end = on_epoch_end
 keras.callbacks.CSVLogger.on_epoch_begin = on_epoch_begin
 sys.argv = [script, *sys.argv[3:]]
+sys.path.insert(0, str(Path(script).parent))
 runpy.run_path(script, run_name="__main__")

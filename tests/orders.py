@@ -7,10 +7,12 @@ import json
 import runpy
 import sys
 import zlib
+from pathlib import Path
 
 import keras
 
 script, options = sys.argv[1], sys.argv[2:]
+sys.path.insert(0, str(Path(script).parent))
 
 
 def fit(model, rows, initial_epoch=0, **_):

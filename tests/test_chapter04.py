@@ -1,234 +1,222 @@
-"""Chapter 4: the split, the ROC AUC callback, the classifier of EEG, bad input, resume, JAX."""
+"""Chapter 4: the split by recordings, the ROC AUC callback, the operating point, prediction."""
 
 import json
-import re
 import sys
-from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import ROOT, assert_clear_error, kill_in_training, load_script, run_python
+from conftest import ROOT, load_script, run_python
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
-PREP, DNN = "chapter04/data_prep.py", "chapter04/dnn_eeg.py"
+DNN, PREP, PREDICT = (f"chapter04/{name}.py" for name in ("dnn_eeg", "data_prep", "predict"))
 SAMPLE = ROOT / "data" / "samples" / "eeg.csv"
 PARTS = ("train", "val", "test")
-SPLITS = [f"split_{seed}" for seed in range(1, 5)]
-PICTURES = ("learning_curves.png", "curves.png", "traces.png")
-
-
-@pytest.fixture(scope="module")
-def prep():
-    return load_script(PREP)
 
 
 @pytest.fixture(scope="module")
 def dnn():
-    """dnn_eeg.py, which finds its two neighbours as if it were started from the command line."""
-    sys.path.insert(0, str(ROOT / "chapter04"))
-    try:
-        return load_script(DNN)
-    finally:
-        sys.path.remove(str(ROOT / "chapter04"))
-        sys.modules.pop("data_prep", None)  # another chapter has a file of that name
+    return load_script(DNN)
 
 
 @pytest.fixture(scope="module")
-def sample(prep):
-    return prep.read_eeg(SAMPLE)
-
-
-@pytest.fixture
-def run_main(monkeypatch, capsys, dnn):
-    """`main()` of a script in this process: what a test of messages needs, without a start-up."""
-
-    def run(script, *args):
-        monkeypatch.setattr(sys, "argv", [script, *map(str, args)])
-        capsys.readouterr()
-        try:
-            load_script(script).main()
-            code = 0
-        except SystemExit as stop:
-            code = stop.code
-        out, err = capsys.readouterr()
-        return SimpleNamespace(returncode=code, stdout=out, stderr=err)
-
-    return run
+def roc():
+    return load_script("chapter04/roc_callback.py")
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory, slow_training):
-    """A training run from its own folder as a user would start it: (process, run directory)."""
-    run_dir = tmp_path_factory.mktemp("dnn") / "run"
-    arguments = ["--data", "sample", "--epochs", 6, "--run-dir", run_dir]
-    return run_python("chapter04/dnn_eeg.py", *arguments, cwd=ROOT / "chapter04"), run_dir
+    """The run folder of six epochs on the sample, and what it printed."""
+    folder = tmp_path_factory.mktemp("eeg") / "run"
+    result = run_python(DNN, "--data", "sample", "--epochs", 6, "--run-dir", folder)
+    assert result.returncode == 0, result.stdout + result.stderr
+    return folder, result.stdout
+
+
+def read_metrics(run_dir):
+    return json.loads((run_dir / "metrics.json").read_text())
+
+
+def make_rows(n=100, rows=7, **columns):
+    """A table of `n` rows of noise, with these columns behind it."""
+    noise = np.random.default_rng(0).normal(size=(n, rows)).round(3)
+    return pd.DataFrame(noise, columns=[f"a{i}" for i in range(rows)]).assign(**columns)
 
 
 # --- data -------------------------------------------------------------------------------------
 
 
-def test_reads_the_sample_and_a_file_with_other_ids_the_same(prep, sample, tmp_path):
-    assert list(sample) == ["recording", *prep.FEATURES, "y"] and len(sample) == 2070
-    assert sample["recording"].nunique() == 90 and set(sample["y"]) == {1, 2, 3, 4, 5}
-    # UCI's ids have a dot more, the id column has a name or none, the separator may differ.
-    table = pd.read_csv(SAMPLE).head(40)
-    table.iloc[:, 0] = [f"X{number}.V1.{number % 3}" for number in range(40)]
-    table.columns = ["Unnamed", *table.columns[1:]]
-    table.to_csv(tmp_path / "uci.csv", sep=";", index=False, encoding="utf-8-sig")
-    eeg = prep.read_eeg(tmp_path / "uci.csv")
-    assert list(eeg["recording"][:4]) == ["V1.0", "V1.1", "V1.2", "V1.0"]
-    assert eeg[prep.FEATURES].equals(sample[prep.FEATURES].head(40))
-
-
 @pytest.mark.parametrize("grouped", [False, True])
-def test_split_is_stratified_disjoint_and_repeatable(prep, sample, grouped):
-    parts = prep.split_eeg(sample, grouped)
-    counts = np.array([len(part) for part in parts]) / len(sample)
-    np.testing.assert_allclose(counts, [0.8, 0.1, 0.1], atol=0.03)
-    rows = np.concatenate([part.index for part in parts])
-    assert sorted(rows) == list(range(len(sample)))
-    for part, again in zip(parts, prep.split_eeg(sample, grouped), strict=True):
-        assert part.equals(again)
-        assert part["y"].mean() == pytest.approx(0.2, abs=0.03 if grouped else 0.003)
-        assert np.array_equal(part["y"] == 1, sample["y"][part.index] == 1)
-    assert not parts[2].equals(prep.split_eeg(sample, grouped, seed=1)[2])
-    train, val, test = (set(part["recording"]) for part in parts)
-    shared = (train & val) | (train & test) | (val & test)
-    assert not shared if grouped else test < train
+def test_split_has_each_row_once_and_recordings_whole(dnn, grouped):
+    data = dnn.load_data("sample", group_by_recording=grouped)
+    again = dnn.load_data("sample", group_by_recording=grouped)
+    assert all(np.array_equal(data[key], again[key]) for key in data)
+    other = dnn.load_data("sample", group_by_recording=grouped, split=1)
+    assert not np.array_equal(other["test_groups"], data["test_groups"])
+    sizes = np.array([len(data[f"{part}_y"]) for part in PARTS])
+    np.testing.assert_allclose(sizes / 2070, [0.8, 0.1, 0.1], atol=0.03)
+    rows = np.concatenate([np.c_[data[f"{part}_X"], data[f"{part}_y"]] for part in PARTS])
+    table = pd.read_csv(SAMPLE)
+    expected = table.iloc[:, 1:].assign(y=table["y"] == 1).to_numpy("float32")
+    assert sorted(map(tuple, rows)) == sorted(map(tuple, expected))
+    for part in PARTS:
+        assert data[f"{part}_y"].mean() == pytest.approx(0.2, abs=0.03 if grouped else 0.003)
+    known = {tuple(row): id_.split(".")[1] for id_, *row in table.iloc[:, :-1].itertuples(False)}
+    train, val, test = ({known[tuple(row)] for row in data[f"{part}_X"]} for part in PARTS)
+    assert (train | val).isdisjoint(test) and train.isdisjoint(val) if grouped else test < train
+    assert set(data["test_groups"]) == test if grouped else len(data["test_groups"]) == sizes[2]
 
 
-def test_split_of_the_real_set_has_the_books_sizes(prep, real_data_dir):
-    eeg = prep.read_eeg(real_data_dir / "eeg.csv")
+def test_split_of_the_real_set_has_the_books_sizes(dnn, real_data_dir):
     for grouped in (False, True):
-        parts = prep.split_eeg(eeg, grouped)
-        assert [len(part) for part in parts] == [9200, 1150, 1150]
-        assert [part["y"].sum() for part in parts] == [1840, 230, 230]
-    assert set(parts[0]["recording"]).isdisjoint(parts[2]["recording"])
+        data = dnn.load_data(real_data_dir / "eeg.csv", group_by_recording=grouped)
+        assert [len(data[f"{part}_y"]) for part in PARTS] == [9200, 1150, 1150]
+        assert [data[f"{part}_y"].sum() for part in PARTS] == [1840, 230, 230]
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+def test_ids_with_and_without_a_name_are_no_numbers_to_learn_from(dnn, tmp_path, separator):
+    expected = dnn.load_data("sample", group_by_recording=True)
+    assert expected["columns"] == [f"X{i}" for i in range(1, 179)]
+    table = pd.read_csv(SAMPLE)
+    ids = table.iloc[:, 0]
+    for name, column in (("id", ids), ("", ids.str.replace(".", ".V1.", n=1)), ("", ids.index)):
+        table.columns = [name, *table.columns[1:]]
+        table[name] = column
+        table.to_csv(tmp_path / "x.csv", sep=separator, index=False, encoding="utf-8-sig")
+        data = dnn.load_data(tmp_path / "x.csv", group_by_recording=column is not ids.index)
+        assert data["columns"] == expected["columns"]
+        if column is not ids.index:
+            assert np.array_equal(data["test_X"], expected["test_X"])
+
+
+@pytest.mark.parametrize(
+    ("classes", "names"),
+    [
+        ([0, 1, 1, 1], ["not 1", "1"]),  # 1, though it is not the rarer
+        (["well", "well", "ill", "well"], ["not ill", "ill"]),  # the rarer of two
+        (["yes", "no", "yes", "yes"], ["not no", "no"]),
+        ([5, 2, 1, 3], ["not 1", "1"]),  # the book's states
+        ([True, False, False, False], ["not 1", "1"]),
+    ],
+)
+def test_own_tables_with_other_columns_and_labels(dnn, tmp_path, classes, names):
+    make_rows(kind=np.tile(classes, 25)).to_csv(tmp_path / "last.csv", index=False)
+    table = make_rows(kind=np.tile(classes, 25), more=1.5)
+    table.to_csv(tmp_path / "named.csv", index=False)
+    for file, label, columns in (("last.csv", None, 7), ("named.csv", "kind", 8)):
+        data = dnn.load_data(tmp_path / file, label)
+        assert data["class_names"] == names and len(data["columns"]) == columns
+        y = np.concatenate([data[f"{part}_y"] for part in PARTS])
+        assert y.sum() == 25 * sum(str(kind).replace("True", "1") == names[1] for kind in classes)
+        first = {tuple(row): kind for *row, kind in table.drop(columns="more").itertuples(False)}
+        for row, answer in zip(data["val_X"], data["val_y"], strict=True):
+            (kind,) = [k for key, k in first.items() if np.allclose(key, row[:7])]
+            assert (str(kind).replace("True", "1") == names[1]) == answer
+
+
+@pytest.mark.parametrize(
+    ("table", "options", "words"),
+    [
+        (make_rows(y=np.arange(100) % 2), {"group_by_recording": True}, "ten recordings"),
+        (make_rows(y=np.arange(100) % 2), {"label": "ill"}, "no column ill"),
+        (make_rows(y=np.arange(100) % 3), {}, "3 classes"),
+        (make_rows(y=np.arange(100) < 9), {}, "ten rows"),
+        (make_rows(y=["a", None] * 50), {}, "a class in each row"),
+    ],
+)
+def test_tables_that_are_refused(dnn, tmp_path, table, options, words):
+    table.to_csv(tmp_path / "x.csv", index=False)
+    with pytest.raises(ValueError, match=words):
+        dnn.load_data(tmp_path / "x.csv", **options)
 
 
 @pytest.mark.parametrize("switches", [[], ["--group-by-recording"]])
-def test_data_prep_writes_the_rows_the_script_splits_off(dnn, run_main, tmp_path, switches):
-    result = run_main(PREP, "--data", "sample", "--output", tmp_path, *switches)
-    assert result.returncode == 0
-    shared = re.search(r"(\d+) of the (\d+) test recordings are in the training", result.stdout)
-    assert (int(shared[1]) == 0) == bool(switches)
-    expected, data = dnn.load_data("sample", bool(switches)), dnn.load_data(tmp_path)
-    for part in PARTS:
-        assert np.array_equal(data[f"{part}_X"], expected[f"{part}_X"])
-        assert np.array_equal(data[f"{part}_y"], expected[f"{part}_y"])
-    with pytest.raises(ValueError, match="give --group-by-recording to data_prep"):
-        dnn.load_data(tmp_path, group_by_recording=True)
-
-
-def test_data_prep_as_a_user_runs_it(prep, sample, run_script, tmp_path):
-    result = run_script(PREP, "--data", "sample", "--seed", 7, "--output", "here", cwd=tmp_path)
+def test_data_prep_writes_the_rows_the_script_splits_off(dnn, tmp_path, run_script, switches):
+    result = run_script(PREP, "--data", "sample", *switches, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
-    assert "1,656 rows, 20.0% of them seizures" in result.stdout
-    train = pd.read_csv(tmp_path / "here" / "train" / "train_data.csv")
-    assert list(train) == [*prep.FEATURES, "y"] and set(train["y"]) == {0, 1}
-    assert np.array_equal(train["X1"], prep.split_eeg(sample, seed=7)[0]["X1"])
-
-
-def test_scaler_is_fitted_on_the_training_rows_only(prep, dnn, sample):
-    data = dnn.load_data("sample")
-    train, val, _ = prep.split_eeg(sample)
-    assert data["train_X"].shape == (1656, 178) and data["train_X"].dtype == np.float32
-    assert data["test_y"].shape == (207,) and data["test_y"].dtype == np.int64
-    np.testing.assert_allclose(data["train_X"].mean(axis=0), 0, atol=1e-5)
-    expected = (val["X7"] - train["X7"].mean()) / train["X7"].std(ddof=0)
-    np.testing.assert_allclose(data["val_X"][:, 6], expected, rtol=1e-4, atol=1e-5)
+    expected = dnn.load_data("sample", group_by_recording=bool(switches))
+    for part in PARTS:
+        rows = pd.read_csv(tmp_path / "runs" / "eeg" / part / f"{part}_data.csv")
+        assert list(rows) == [*expected["columns"], "y"]
+        assert np.array_equal(rows.pop("y"), expected[f"{part}_y"])
+        assert np.array_equal(rows.to_numpy("float32"), expected[f"{part}_X"])
+    result = run_script(PREP, "--data", "sample", cwd=tmp_path)
+    assert result.returncode == 1 and "File exists" in result.stderr
 
 
 # --- network, callback, operating point -------------------------------------------------------
 
 
-def test_network_is_the_books(dnn):
-    model = dnn.build_network()
-    sizes = [178, 128, 64, 64, 32, 16, 1]
-    assert model.count_params() == 37_953
-    assert model.count_params() == sum((a + 1) * b for a, b in zip(sizes, sizes[1:], strict=False))
-    names = ["input", *(f"hidden{number}" for number in range(1, 6)), "final"]
-    assert [layer.name for layer in model.layers] == names
-    assert model.layers[1].activation.__name__ == "relu" and model.loss == "binary_crossentropy"
-    assert model.layers[-1].activation.__name__ == "sigmoid"
-    assert float(dnn.build_network(learning_rate=0.01).optimizer.learning_rate) == pytest.approx(
-        0.01
-    )
-
-
-def record_predictions(data, rows):
-    """A callback that collects (training, validation) probabilities at the end of each epoch."""
+def test_network_is_the_books_and_takes_rows_as_measured(dnn):
     import keras
+
+    X = dnn.load_data("sample")["train_X"]
+    model = dnn.build_network(X)
+    assert sum(weight.shape.num_elements() for weight in model.trainable_weights) == 37_953
+    names = ["input", "scale", *(f"hidden{number}" for number in range(1, 6)), "final"]
+    assert [layer.name for layer in model.layers] == names
+    units = [layer.units for layer in model.layers[2:]]
+    assert units == [128, 64, 64, 32, 16, 1]
+    activations = {layer.activation.__name__ for layer in model.layers[2:-1]}
+    assert activations == {"relu"} and model.layers[-1].activation.__name__ == "sigmoid"
+    assert model.loss == "binary_crossentropy"
+    scaled = keras.Model(model.input, model.get_layer("scale").output).predict(X, verbose=0)
+    np.testing.assert_allclose(scaled.mean(axis=0), 0, atol=1e-4)
+    np.testing.assert_allclose(scaled.std(axis=0), 1, atol=1e-4)
+
+
+def make_softmax_network(outputs, X):
+    """A trained network; its last unit is the positive class."""
+    import keras
+
+    inputs = keras.Input((X.shape[1],))
+    model = keras.Model(inputs, keras.layers.Dense(outputs, "softmax")(inputs))
+    model.compile("adam", "sparse_categorical_crossentropy")
+    return model
+
+
+def test_callback_equals_scikit_learn_and_the_others_see_it(dnn, roc, tmp_path):
+    import keras
+
+    data, seen = dnn.load_data("sample"), []
 
     def collect(epoch, logs):
-        model = recorder.model
-        rows.append([np.asarray(model(data[f"{part}_X"]))[:, 0] for part in ("train", "val")])
+        for part, name in (("train", "roc_auc"), ("val", "val_roc_auc")):
+            p = recorder.model.predict(data[f"{part}_X"], verbose=0)
+            seen.append((logs[name], roc_auc_score(data[f"{part}_y"], p)))
 
     recorder = keras.callbacks.LambdaCallback(on_epoch_end=collect)
-    return recorder
-
-
-def fit_two_epochs(dnn, data, callbacks):
-    import keras
-
-    keras.utils.set_random_seed(1)
-    return dnn.build_network().fit(
-        data["train_X"],
-        data["train_y"],
-        epochs=2,
-        verbose=0,
-        validation_data=(data["val_X"], data["val_y"]),
-        callbacks=callbacks,
-    )
-
-
-def test_callback_equals_scikit_learn_and_the_others_see_it(dnn, tmp_path):
-    import keras
-
-    data, predictions = dnn.load_data("sample"), []
-    roc_auc = dnn.RocAUCScore(
-        (data["train_X"], data["train_y"]), (data["val_X"], data["val_y"]), batch_size=500
-    )
-    stop = keras.callbacks.EarlyStopping("val_roc_auc", mode="max", baseline=2)
-    fit = fit_two_epochs(
-        dnn,
-        data,
-        [
-            roc_auc,
-            record_predictions(data, predictions),
-            stop,
-            keras.callbacks.CSVLogger(tmp_path / "history.csv"),
-            keras.callbacks.TensorBoard(tmp_path / "tb"),
-        ],
-    )
-    table = pd.read_csv(tmp_path / "history.csv")
-    for epoch, (train, val) in enumerate(predictions):
-        for name, part, probabilities in (("roc_auc", "train", train), ("val_roc_auc", "val", val)):
-            expected = roc_auc_score(data[f"{part}_y"], probabilities)
-            assert fit.history[name][epoch] == pytest.approx(expected, abs=1e-9)
-            assert table[name][epoch] == pytest.approx(expected, abs=1e-9)
-    np.testing.assert_allclose(roc_auc.predict(data["val_X"]), predictions[-1][1], rtol=1e-5)
-    assert fit.history["roc_auc"][0] != fit.history["roc_auc"][1]  # measured anew
-    assert stop.best in (2, *fit.history["val_roc_auc"])
-    for part in ("train", "validation"):
-        (events,) = (tmp_path / "tb" / part).glob("events.*")
-        assert b"epoch_roc_auc" in events.read_bytes()
-
-
-def test_callback_says_once_that_one_class_has_no_roc_auc(dnn, tmp_path, capsys, recwarn):
-    import keras
-
-    data = dnn.load_data("sample")
-    one_class = np.zeros_like(data["val_y"])
-    roc_auc = dnn.RocAUCScore((data["train_X"], data["train_y"]), (data["val_X"], one_class))
+    roc_auc = roc.RocAUCScore(*((data[f"{part}_X"], data[f"{part}_y"]) for part in PARTS[:2]))
     log = keras.callbacks.CSVLogger(tmp_path / "history.csv")
-    history = fit_two_epochs(dnn, data, [roc_auc, log]).history
-    assert capsys.readouterr().out.count("val_roc_auc is undefined") == 1
-    assert not [w for w in recwarn if "Undefined" in w.category.__name__]  # scikit-learn's, twice
-    assert np.isnan(history["val_roc_auc"]).all() and np.isfinite(history["roc_auc"]).all()
-    assert pd.read_csv(tmp_path / "history.csv")["val_roc_auc"].isna().all()
+    keras.utils.set_random_seed(1)
+    model = dnn.build_network(data["train_X"])
+    options = {"epochs": 2, "verbose": 0, "callbacks": [roc_auc, recorder, log]}
+    history = model.fit(data["train_X"], data["train_y"], **options).history
+    logged, expected = np.array(seen).T
+    np.testing.assert_allclose(logged, expected, atol=1e-6)
+    table = pd.read_csv(tmp_path / "history.csv")
+    assert table["val_roc_auc"].tolist() == history["val_roc_auc"] == logged[1::2].tolist()
+    assert logged[0] != logged[2]  # measured anew
+
+
+def test_callback_takes_the_second_of_two_softmax_units(roc):
+    rng = np.random.default_rng(0)
+    y = np.arange(200) % 2
+    X = (rng.normal(size=(200, 3)) + 2 * y[:, None]).astype("float32")
+    callback, logs = roc.RocAUCScore((X, y), (X[:50], y[:50])), {}
+    callback.set_model(make_softmax_network(2, X))
+    callback.model.layers[-1].set_weights([np.array([[0, 1]] * 3), np.zeros(2)])
+    callback.on_epoch_end(0, logs)
+    assert (
+        logs["roc_auc"] == pytest.approx(roc_auc_score(y, X.sum(axis=1))) and logs["roc_auc"] > 0.9
+    )
+    callback.set_model(make_softmax_network(3, X))
+    with pytest.raises(ValueError, match="one or two outputs"):
+        callback.on_epoch_end(0, logs)
+    with pytest.raises(ValueError, match="val_roc_auc is defined for two classes"):
+        roc.RocAUCScore((X, y), (X, y * 0))
 
 
 def test_class_from_prob_leaves_the_probabilities_alone(dnn):
@@ -240,325 +228,165 @@ def test_class_from_prob_leaves_the_probabilities_alone(dnn):
     assert list(dnn.class_from_prob(np.array([0.2, 0.5, 0.7]), operating_point=0.6)) == [0, 0, 1]
     classes = dnn.class_from_prob(probabilities)
     assert np.array_equal(probabilities, kept)
-    assert roc_auc_score(y, probabilities) == auc
     # What the book's version would leave to be scored: two values, and a smaller area.
     assert roc_auc_score(y, classes) < auc - 0.02
 
 
-def test_operating_point_is_the_highest_with_the_recall_asked_for(dnn):
+@pytest.mark.parametrize("found", [0.15, 0.35, 0.45, 0.8, 0.999])
+def test_operating_point_never_finds_fewer_than_a_half_would(dnn, found):
+    """However sure the network is of its validation rows: on a good one 0.999 found 95 % there."""
     rng = np.random.default_rng(0)
     y = rng.integers(0, 2, 301)
-    probabilities = rng.normal(0.4 + 0.2 * y, 0.2)
-    for recall in (0.5, 0.95, 1):
-        point = dnn.choose_operating_point(y, probabilities, recall)
-        assert dnn.class_from_prob(probabilities, point)[y == 1].mean() >= recall
-        assert dnn.class_from_prob(probabilities, point + 1e-9)[y == 1].mean() < recall
+    probabilities = np.clip(rng.normal(found * y, 0.1), 0, 1).astype("float32")
+    point = dnn.choose_operating_point(y, probabilities)
+
+    def recall(at):
+        return dnn.class_from_prob(probabilities, at)[y == 1].mean()
+
+    if found > 0.7:
+        assert recall(0.5) > 0.95 and point == 0.5
+    else:  # lower, but no lower than it must be
+        assert recall(0.5) < 0.95 <= recall(point) and point < 0.5
+        assert recall(point * 1.0001) < 0.95
 
 
-# --- bad input --------------------------------------------------------------------------------
+def test_compare_aucs_knows_its_error(roc):
+    """Against DeLong and others (1988); rows that repeat in a group tell nothing."""
+    rng = np.random.default_rng(0)
+    y = np.arange(500) % 5 == 0
+    signal = y + rng.normal(size=500)
+    ours, theirs = signal + rng.normal(0, 0.3, 500), signal + rng.normal(0, 0.6, 500)
+    gap, error = roc.compare_aucs(y, ours, theirs, np.arange(500))
+    assert gap == pytest.approx(roc_auc_score(y, ours) - roc_auc_score(y, theirs))
+    wins = [np.subtract.outer(p[y], p[~y]) > 0 for p in (ours, theirs)]
+    more = wins[0] * 1.0 - wins[1]
+    delong = np.sqrt(more.mean(1).var(ddof=1) / y.sum() + more.mean(0).var(ddof=1) / (~y).sum())
+    assert error == pytest.approx(delong, rel=0.15)
+    rows = np.repeat(np.arange(500), 4)
+    grouped = roc.compare_aucs(y[rows], ours[rows], theirs[rows], rows)
+    assert grouped == pytest.approx((gap, error))
+    alone = roc.compare_aucs(y[rows], ours[rows], theirs[rows], np.arange(2000))
+    assert alone[1] == pytest.approx(error / 2, rel=0.3)
 
 
-def write_text(text):
-    def write(folder):
-        (folder / "bad.csv").write_text(text)
-        return folder / "bad.csv"
-
-    return write
-
-
-def write_changed(change):
-    def write(folder):
-        table = pd.read_csv(SAMPLE, dtype=str)
-        table = change(table)
-        table.to_csv(folder / "bad.csv", index=False)
-        return folder / "bad.csv"
-
-    return write
-
-
-def write_cell(row, column, value):
-    def change(table):
-        table.loc[row - 1, column] = value
-        return table
-
-    return write_changed(change)
-
-
-def write_binary(folder):
-    Image.new("RGB", (40, 40), "red").save(folder / "bad.csv", format="PNG")
-    return folder / "bad.csv"
-
-
-def write_extra_cells(folder):
-    lines = SAMPLE.read_text().splitlines()
-    (folder / "bad.csv").write_text("\n".join([lines[0], *(f"{line},1" for line in lines[1:])]))
-    return folder / "bad.csv"
-
-
-def write_empty_folder(folder):
-    (folder / "empty").mkdir()
-    return folder / "empty"
-
-
-HEADER = SAMPLE.read_text().splitlines()[0] + "\n"
-BAD_EEG = {
-    "missing path": (lambda folder: folder / "nowhere.csv", ["does not exist", "--data sample"]),
-    "empty file": (write_text(""), ["not a readable csv", "no columns"]),
-    "binary file": (write_binary, ["not a readable csv"]),
-    "prose": (write_text("Dear reader,\nthis is a letter.\n"), ["179 columns missing", "X178"]),
-    "header only": (write_text(HEADER), ["no rows"]),
-    "no label": (write_changed(lambda t: t.drop(columns="y")), ["1 columns missing: y"]),
-    "missing column": (write_changed(lambda t: t.drop(columns="X9")), ["missing: X9"]),
-    "text": (write_cell(7, "X3", "loud"), ["row 7 ", "column X3", "'loud' is not a number"]),
-    "empty cell": (write_cell(9, "X178", ""), ["row 9 ", "X178", "'' is not a number"]),
-    "NaN": (write_cell(2, "X1", "NaN"), ["row 2 ", "X1", "not a number"]),
-    "infinite": (write_cell(2, "X1", "1e999"), ["row 2 ", "X1"]),
-    "state 0": (write_cell(12, "y", "0"), ["row 12 ", "column y", "'0' is not one of 1, 2"]),
-    "state 6": (write_cell(3, "y", "6"), ["row 3 ", "'6' is not one of"]),
-    "state 1.5": (write_cell(3, "y", "1.5"), ["row 3 ", "'1.5' is not one of"]),
-    "no state": (write_cell(3, "y", "seizure"), ["row 3 ", "'seizure' is not one of"]),
-    "single class": (write_changed(lambda t: t.assign(y=3)), ["0 rows with a seizure", "ROC AUC"]),
-    "only seizures": (write_changed(lambda t: t.assign(y=1)), ["0 without"]),
-    "nine rows": (write_changed(lambda t: t.head(9)), ["needs 10 of each"]),
-    "more cells than names": (write_extra_cells, ["more cells"]),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("case", BAD_EEG)
-def test_bad_input_is_one_clear_message(run_main, tmp_path, case):
-    write, words = BAD_EEG[case]
-    result = run_main(DNN, "--data", write(tmp_path), "--run-dir", tmp_path / "run")
-    assert_clear_error(result, *words)
-    assert not (tmp_path / "run").exists()
-
-
-@pytest.mark.parametrize("case", ["text", "single class", "empty file"])
-def test_data_prep_refuses_it_too(run_main, tmp_path, case):
-    write, words = BAD_EEG[case]
-    result = run_main(PREP, "--data", write(tmp_path), "--output", tmp_path / "out")
-    assert_clear_error(result, *words)
-    assert not (tmp_path / "out").exists()
-
-
-def test_folders_that_are_no_split(run_main, tmp_path):
-    folder = write_empty_folder(tmp_path)
-    assert_clear_error(
-        run_main(PREP, "--data", folder, "--output", tmp_path / "out"), "is a folder"
-    )
-    result = run_main(DNN, "--data", folder, "--run-dir", tmp_path / "run")
-    assert_clear_error(result, "train_data.csv does not exist")
-    # A part without seizures: nothing to measure there.
-    assert run_main(PREP, "--data", "sample", "--output", folder).returncode == 0
-    path = folder / "val" / "val_data.csv"
-    pd.read_csv(path).assign(y=0).to_csv(path, index=False)
-    result = run_main(DNN, "--data", folder, "--run-dir", tmp_path / "run")
-    assert_clear_error(result, "val has a single class", "ROC AUC is undefined")
-    pd.read_csv(path).assign(y=4).to_csv(path, index=False)
-    result = run_main(DNN, "--data", folder, "--run-dir", tmp_path / "run")
-    assert_clear_error(result, "val_data.csv, row 1 ", "'4' is not one of 0, 1")
-    assert not (tmp_path / "run").exists() and not (tmp_path / "out").exists()
-
-
-def test_grouping_needs_ids_that_tell_the_recording(run_main, tmp_path):
-    write = write_changed(lambda table: table.iloc[:, 1:])
-    result = run_main(
-        DNN, "--data", write(tmp_path), "--group-by-recording", "--run-dir", tmp_path / "run"
-    )
-    assert_clear_error(result, "--group-by-recording needs", "X7.F003")
-
-
-def test_a_user_sees_one_message_and_status_2(run_script, tmp_path):
-    write, words = BAD_EEG["text"]
-    result = run_script(DNN, "--data", write(tmp_path), "--run-dir", tmp_path / "run")
-    assert_clear_error(result, *words)
-    assert not (tmp_path / "run").exists()
-
-
-@pytest.mark.parametrize("arguments", [["--epochs", "0"], ["--batch-size", "-1"]])
-def test_bad_arguments(run_main, arguments):
-    result = run_main(DNN, *arguments)
-    assert result.returncode == 2 and arguments[0] in result.stderr
-
-
-# --- training ---------------------------------------------------------------------------------
-
-
-def test_training_writes_everything(trained):
-    process, run_dir = trained
-    assert process.returncode == 0, process.stderr
-    metrics = json.loads((run_dir / "metrics.json").read_text())
-    assert metrics["script"] == DNN and metrics["parameters"] == 37_953
-    assert "stand-in" in metrics["data"] and metrics["epochs"] == 6 and metrics["seconds"] > 0
-    history = pd.read_csv(run_dir / "history.csv")
-    assert metrics["best_epoch"] == history["val_roc_auc"].idxmax() + 1
-    assert metrics["val"]["roc_auc"] == pytest.approx(history["val_roc_auc"].max(), abs=1e-3)
-    assert metrics["best_val_accuracy"] == history["val_accuracy"].max()
+def test_few_positive_rows_are_said(dnn, tmp_path, capsys):
+    data = {"class_names": ["not $x_1", "$x_1"], "test_groups": np.arange(100)}
+    rng = np.random.default_rng(0)
     for part in PARTS:
-        assert {"loss", "accuracy", "roc_auc", "average_precision"} < metrics[part].keys()
-        assert {"precision", "recall", "f1", "recall_op", "f1_op"} < metrics[part].keys()
-    assert metrics["val"]["recall_op"] >= 0.95 and 0 < metrics["operating_point"] < 1
-    # One checkpoint for each improvement of the validation accuracy, and none else.
-    best = history["val_accuracy"].cummax()
-    improved = history[best > best.shift(fill_value=-1)]
-    names = [
-        f"model-weights.{row.epoch + 1:02.0f}-{row.val_accuracy:.6f}.weights.h5"
-        for row in improved.itertuples()
-    ]
-    assert sorted(path.name for path in (run_dir / "checkpoints").iterdir()) == names
-    assert all(name in process.stdout for name in names)
-    for name in PICTURES:
-        Image.open(run_dir / name).verify()
-    assert list((run_dir / "tb").rglob("events.out.*")) and not (run_dir / "backup").exists()
+        data[f"{part}_y"] = (np.arange(100) < 4).astype("int64")
+        data[f"{part}_X"] = rng.normal(size=(100, 5)).astype("float32")
+    scores = dnn.report(dnn.build_network(data["train_X"]), data, tmp_path)
+    assert "With 4 test rows of one class such scores mean little" in capsys.readouterr().out
+    assert 0 <= scores["test"]["roc_auc"] <= 1 and (tmp_path / "traces.png").exists()
 
 
-def test_a_checkpoint_brings_its_epoch_back(trained, dnn):
-    _, run_dir = trained
-    data, model = dnn.load_data("sample"), dnn.build_network()
-    path = sorted((run_dir / "checkpoints").iterdir())[-1]
-    model.load_weights(path)
-    accuracy = model.evaluate(data["val_X"], data["val_y"], verbose=0, return_dict=True)["accuracy"]
-    assert f"-{accuracy:.6f}." in path.name
+@pytest.mark.parametrize(("switches", "weights"), [([], None), (["--balanced"], [1, 4])])
+def test_balanced_weighs_both_classes_alike(dnn, tmp_path, monkeypatch, switches, weights):
+    import keras
+
+    given = {}
+
+    def fit(model, *args, **options):
+        given.update(options)
+        sys.exit()
+
+    monkeypatch.setattr(keras.Model, "fit", fit)
+    arguments = ["--data", "sample", "--run-dir", str(tmp_path / "run"), *switches]
+    monkeypatch.setattr(sys, "argv", [DNN, *arguments])
+    with pytest.raises(SystemExit):
+        dnn.main()
+    if weights is None:
+        assert given["class_weight"] is None
+    else:
+        assert given["class_weight"] == pytest.approx(dict(enumerate(weights)), rel=1e-3)
 
 
-def test_it_learned(trained):
-    """Far past logistic regression, whose AUC is near that of guessing."""
-    metrics = json.loads((trained[1] / "metrics.json").read_text())
-    assert metrics["test"]["roc_auc"] > 0.85
-    assert metrics["test"]["roc_auc"] > metrics["baselines"]["logistic_regression_roc_auc"] + 0.15
-    assert metrics["baselines"].keys() == {
-        f"{model}_{score}"
-        for model in ("logistic_regression", "swing_alone", "extra_trees")
-        for score in ("accuracy", "roc_auc")
-    }
-    assert "logistic regression, worse than the network" in trained[0].stdout
-    forest_wins = metrics["baselines"]["extra_trees_roc_auc"] > metrics["test"]["roc_auc"]
-    verdict = "better" if forest_wins else "worse"
-    assert f"extra trees, {verdict} than the network" in trained[0].stdout
-
-
-def test_evaluate_repeats_the_scores(trained, run_main):
-    _, run_dir = trained
-    before = (run_dir / "metrics.json").read_text()
-    (run_dir / "curves.png").unlink()
-    result = run_main(DNN, "--data", "sample", "--run-dir", run_dir, "--evaluate")
-    assert result.returncode == 0
-    scores = json.loads(before)["test"]
-    assert re.search(rf"test +{scores['accuracy']:.4f} +{scores['roc_auc']:.4f}", result.stdout)
-    assert (run_dir / "curves.png").exists()
-    assert (run_dir / "metrics.json").read_text() == before
-
-
-def test_evaluate_refuses_other_rows_and_missing_models(trained, run_main, tmp_path):
-    arguments = ("--data", "sample", "--evaluate", "--run-dir")
-    result = run_main(DNN, "--group-by-recording", *arguments, trained[1])
-    assert_clear_error(result, "other rows")
-    assert_clear_error(run_main(DNN, *arguments, tmp_path / "none"), "does not exist", "train")
-    assert not (tmp_path / "none").exists()
-    (tmp_path / "model.keras").write_bytes(b"PK\x03\x04 damaged")
-    assert_clear_error(run_main(DNN, *arguments, tmp_path), "cannot be loaded")
-
-
-def test_best_so_far_survives_a_restart(dnn, tmp_path):
-    """The first epoch after a restart must not replace a better one from before."""
-    (tmp_path / "history.csv").write_text(
-        "epoch,val_accuracy,val_roc_auc\n0,0.5,0.9\n1,0.75,0.8\n2,0.6,0.7\n"
-    )
-    dnn.build_network().save(tmp_path / "model.keras")
-    data = dnn.load_data("sample")
-
-    def thresholds(resuming):
-        callbacks = dnn.create_callbacks(tmp_path, data, resuming)
-        return [callback.best for callback in callbacks if hasattr(callback, "best")]
-
-    assert thresholds(resuming=True) == [0.75, 0.9]
-    assert all(best in (None, -np.inf) for best in thresholds(resuming=False))
-    (tmp_path / "model.keras").write_bytes(b"half-written")
-    assert all(best in (None, -np.inf) for best in thresholds(resuming=True))
-
-
-def test_backup_of_other_settings_is_not_resumed(dnn, tmp_path, capsys):
-    old = [tmp_path / "backup" / "training_metadata.json", tmp_path / "model.keras"]
-    old.append(tmp_path / "checkpoints" / "model-weights.03-0.900000.weights.h5")
-    for path in old:
-        path.parent.mkdir(exist_ok=True)
-        path.write_text('{"epoch": 3}')
-    (tmp_path / "checkpoints" / "mine.txt").write_text("not ours, stays")
-    settings = {"seed": 1, "scaler": dnn.describe_scaler(dnn.load_data("sample")["scaler"])}
-    (tmp_path / "settings.json").write_text(json.dumps(settings))
-    assert dnn.interrupted_run(tmp_path, settings)
-    assert "after epoch 3" in capsys.readouterr().out and all(path.exists() for path in old)
-    assert not dnn.interrupted_run(tmp_path, settings | {"seed": 2})
-    assert "other settings" in capsys.readouterr().out
-    assert not any(path.exists() for path in old)
-    assert (tmp_path / "checkpoints" / "mine.txt").exists()
-
-
-def test_readme_gives_the_figures_of_the_kept_results():
-    """Scores of single runs as they are, those of the five splits as mean ± deviation."""
-    folder = ROOT / "chapter04"
-    readme = (folder / "README.md").read_text()
-    results = {path.stem: json.loads(path.read_text()) for path in (folder / "results").iterdir()}
-    assert not any("/" in metrics["data"] for metrics in results.values()), "a machine's path"
-    for name in ("dnn_eeg", "dnn_eeg_grouped", "jax"):
-        assert f"{results[name]['test']['roc_auc']:.3f}" in readme, name
-    for suffix in ("", "_grouped"):
-        runs = [results[name + suffix] for name in ("dnn_eeg", *SPLITS)]
-        scores = {"network": [run["test"]["roc_auc"] for run in runs]}
-        for model in ("extra_trees", "swing_alone"):
-            scores[model] = [run["baselines"][f"{model}_roc_auc"] for run in runs]
-        for model, values in scores.items():
-            expected = f"{np.mean(values):.3f} ± {np.std(values, ddof=1):.3f}"
-            assert expected in readme, (model, suffix, expected)
+# --- runs -------------------------------------------------------------------------------------
 
 
 @pytest.mark.slow
-def test_killed_training_goes_on(run_script, tmp_path):
-    """kill -9 in mid-training; the same command goes on from the last finished epoch."""
-    run_dir = tmp_path / "run"
-    arguments = ("--data", "sample", "--epochs", "40", "--run-dir", str(run_dir))
-    done = kill_in_training(DNN, arguments, run_dir / "backup", after_epoch=4)
-    before = pd.read_csv(run_dir / "history.csv")[:done]
+def test_it_learned_what_a_linear_model_cannot(trained):
+    run_dir, output = trained
+    metrics = read_metrics(run_dir)
+    assert metrics["test"]["roc_auc"] > 0.95
+    assert metrics["test"]["roc_auc"] > metrics["logistic_regression"]["roc_auc"] + 0.3
+    assert metrics["swing_alone"]["roc_auc"] > 0.95
+    assert metrics["test"]["recall_at_operating_point"] >= metrics["test"]["recall_at_half"]
+    assert metrics["operating_point"] <= 0.5
+    history = pd.read_csv(run_dir / "history.csv")
+    assert metrics["best_val_accuracy"] == history["val_accuracy"].max()
+    assert metrics["val"]["roc_auc"] == pytest.approx(history["val_roc_auc"].max(), abs=1e-6)
+    assert "Columns: X1 to X178" in output and "minus that of extra_trees" in output
+    for name in ("learning_curves", "curves", "traces"):
+        with Image.open(run_dir / f"{name}.png") as picture:
+            assert np.asarray(picture.convert("L")).std() > 10
 
-    result = run_script(DNN, *arguments)
+
+@pytest.mark.slow
+def test_evaluate_refuses_rows_it_was_trained_on(trained, run_script, tmp_path):
+    """Another split would have training rows among its test rows."""
+    arguments = ["--data", "sample", "--evaluate", "--run-dir", trained[0]]
+    for switches in (["--group-by-recording"], ["--split", 1]):
+        result = run_script(DNN, *arguments, *switches, cwd=tmp_path)
+        assert result.returncode == 1 and "other columns, classes or rows" in result.stderr
+
+
+@pytest.mark.slow
+def test_predict_classifies_rows_as_they_come(trained, dnn, run_script, tmp_path):
+    import keras
+
+    run_dir, _ = trained
+    table = pd.read_csv(SAMPLE, dtype=str).iloc[:40]
+    table = table[table.columns[::-1]].assign(note="NA")  # another order, and more columns
+    table.to_csv(tmp_path / "new.csv", sep=";", index=False)
+    arguments = [tmp_path / "new.csv", "--run-dir", run_dir, "--output", tmp_path / "out.csv"]
+    result = run_script(PREDICT, *arguments)
     assert result.returncode == 0, result.stderr
-    assert f"after epoch {done}." in result.stdout
-    assert f"Epoch {done + 1}/40" in result.stdout and f"Epoch {done}/40" not in result.stdout
-    history = pd.read_csv(run_dir / "history.csv").drop_duplicates("epoch", keep="last")
-    assert list(history["epoch"]) == list(range(40))
-    # It learned on from its weights: no fresh network.
-    assert history["loss"].iloc[done] < 0.8 * before["loss"].iloc[0]
-    metrics = json.loads((run_dir / "metrics.json").read_text())
-    assert metrics["seconds"] is None and metrics["epochs"] == 40
-    assert metrics["val"]["roc_auc"] >= before["val_roc_auc"].max() - 1e-3
+    out = pd.read_csv(tmp_path / "out.csv", dtype=str, keep_default_na=False)
+    given = pd.read_csv(tmp_path / "new.csv", sep=";", dtype=str, keep_default_na=False)
+    assert out[list(given)].equals(given)
+    model = keras.models.load_model(run_dir / "model.keras")
+    X = table[dnn.load_data("sample")["columns"]].to_numpy("float32")
+    p = model.predict(X, verbose=0)[:, 0]
+    np.testing.assert_allclose(out["probability"].astype(float), p, rtol=1e-4, atol=1e-9)
+    point = read_metrics(run_dir)["operating_point"]
+    assert out["class"].tolist() == np.where(p >= point, "1", "not 1").tolist()
+    assert (out["class"] == "1").sum() > 0
+    again = run_script(PREDICT, *arguments)  # its file stays
+    assert again.returncode == 1 and "File exists" in again.stderr
+    result = run_script(PREDICT, *arguments[:3], "--operating-point", 1.1)
+    assert result.returncode == 0 and result.stdout.count("not 1") > 5
+    table.drop(columns="X7").to_csv(tmp_path / "less.csv", index=False)
+    for arguments in (
+        [tmp_path / "less.csv"],
+        [tmp_path / "none.csv"],
+        [SAMPLE, "--output", SAMPLE],
+    ):
+        result = run_script(PREDICT, *arguments, "--run-dir", run_dir)
+        assert result.returncode == 1 and "Traceback" not in result.stderr
+        assert sum(line.startswith("error: ") for line in result.stderr.splitlines()) == 1
 
 
 @pytest.mark.slow
 def test_jax_backend(run_script, tmp_path):
     """The callback sees the weights of the running epoch there too."""
     pytest.importorskip("jax", reason="JAX is not installed (requirements-cluster.txt)")
-    result = run_script(
-        DNN,
-        "--data", "sample", "--epochs", 4, "--run-dir", tmp_path / "run",
-        env={"KERAS_BACKEND": "jax"},
-    )  # fmt: skip
+    arguments = ["--data", "sample", "--epochs", 3, "--balanced", "--run-dir", tmp_path / "run"]
+    result = run_script(DNN, *arguments, env={"KERAS_BACKEND": "jax"})
     assert result.returncode == 0, result.stderr
-    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
-    assert metrics["versions"]["backend"] == "jax"
     history = pd.read_csv(tmp_path / "run" / "history.csv")
     assert history["roc_auc"].nunique() > 1
-    assert metrics["val"]["roc_auc"] == pytest.approx(history["val_roc_auc"].max(), abs=1e-3)
+    best = read_metrics(tmp_path / "run")["val"]["roc_auc"]
+    assert best == pytest.approx(history["val_roc_auc"].max(), abs=1e-6)
 
 
 @pytest.mark.slow
 def test_real_eeg(run_script, real_data_dir, tmp_path):
     """Eight of the twenty epochs are enough to be near the figures in the README."""
-    result = run_script(
-        DNN, "--data", real_data_dir / "eeg.csv", "--epochs", 8, "--run-dir", tmp_path / "run"
-    )
+    arguments = ["--data", real_data_dir / "eeg.csv", "--epochs", 8, "--run-dir", tmp_path / "run"]
+    result = run_script(DNN, *arguments)
     assert result.returncode == 0, result.stderr
-    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
-    assert metrics["data"] == "eeg.csv"
-    assert metrics["best_val_accuracy"] >= 0.97
-    assert metrics["test"]["roc_auc"] >= 0.98
-    assert metrics["baselines"]["extra_trees_roc_auc"] >= 0.995
-    assert metrics["baselines"]["logistic_regression_roc_auc"] < 0.6
+    metrics = read_metrics(tmp_path / "run")
+    assert metrics["best_val_accuracy"] >= 0.97 and metrics["test"]["roc_auc"] >= 0.98
+    assert metrics["extra_trees"]["roc_auc"] >= 0.995
+    assert metrics["logistic_regression"]["roc_auc"] < 0.6
