@@ -5,6 +5,7 @@
     python data/fetch.py --all                      # fetch everything (about 1.8 GB)
     python data/fetch.py eeg --from ~/Downloads     # no network, or a site that wants a login:
                                                     # a folder, a file, or the URL of a mirror
+    python data/fetch.py eeg --from part.csv --partial      # a set of less than its full size
 
 A set appears under data/ only once it is downloaded, checked and unpacked; until then everything
 lies in a hidden data/.<set>-….part folder, which is removed on any error and on Ctrl-C.
@@ -39,6 +40,7 @@ MB = 1_000_000
 # files     which files to keep: pattern of the path in the archive, path under data/<set>/
 # target    what the scripts read; where this is, the set is here
 # header    what the first line of the target looks like (an error page does not)
+# least     files that a whole set has, or lines where the target is a file, and what they are
 # megabytes size of the download, and a bound on the size of what is unpacked
 UCI = "https://archive.ics.uci.edu"
 SETS = {
@@ -54,6 +56,7 @@ SETS = {
         "files": [(r"(.*/)?winequality-white\.csv", "winequality-white.csv")],
         "target": "winequality-white.csv",
         "header": r'"fixed acidity";',
+        "least": (4_899, "lines"),
         "megabytes": (0.3, 1),
     },
     "eeg": {
@@ -71,18 +74,19 @@ SETS = {
         "files": [(r"(.*/)?[^/]+\.csv", "eeg.csv")],
         "target": "eeg.csv",
         "header": r'.*,"?X1"?,"?X2"?,',
+        "least": (11_501, "lines"),
         "megabytes": (7.6, 40),
     },
     "newsgroups": {
         "about": "20 newsgroups, the original 19,997 posts, CC BY 4.0 (UCI)",
         "urls": [
-            ("http://www.cs.cmu.edu/afs/cs.cmu.edu/project/theo-20/www/data/news20.tar.gz", None),
+            ("https://www.cs.cmu.edu/afs/cs.cmu.edu/project/theo-20/www/data/news20.tar.gz", None),
             (f"{UCI}/ml/machine-learning-databases/20newsgroups-mld/20_newsgroups.tar.gz", None),
-            ("http://qwone.com/~jason/20Newsgroups/20news-19997.tar.gz", None),
         ],
-        "names": ["twenty+newsgroups.zip", "20_newsgroup.tar.gz"],
+        "names": ["twenty+newsgroups.zip", "20_newsgroup.tar.gz", "20news-19997.tar.gz"],
         "files": [(r"(.*/)?20_newsgroups?/([a-z.-]+/\d+)", r"20_newsgroup/\2")],
         "target": "20_newsgroup",
+        "least": (19_997, "posts"),
         "megabytes": (17.3, 200),
     },
     "glove": {
@@ -97,6 +101,7 @@ SETS = {
         "files": [(r"(.*/)?(glove\.6B\.\d+d\.txt)", r"\2")],
         "target": "glove.6B.*d.txt",
         "header": r"\S+( -?\d\S*){50}",
+        "least": (400_000, "words"),
         "megabytes": (862, 2500),
     },
     "fra-eng": {
@@ -106,12 +111,13 @@ SETS = {
                 "http://d2l-data.s3-accelerate.amazonaws.com/fra-eng.zip",
                 "sha1:94646ad1522d915e7b0f9296181140edcf86a4f5",
             ),
-            ("http://www.manythings.org/anki/fra-eng.zip", None),
+            ("https://www.manythings.org/anki/fra-eng.zip", None),
         ],
         "by_hand": "http://www.manythings.org/anki/",
         "files": [(r"(.*/)?fra\.txt", "fra.txt")],
         "target": "fra.txt",
         "header": r"[^\t]+\t[^\t]+",
+        "least": (167_130, "pairs"),
         "megabytes": (8, 100),
     },
     "dogs-vs-cats": {
@@ -131,6 +137,7 @@ SETS = {
             (r"(.*/)?train/((cat|dog)\.\d+\.jpg)", r"train/\2"),
         ],
         "target": "train",
+        "least": (24_998, "photographs"),
         "megabytes": (825, 2000),
     },
     "bitcoin": {
@@ -148,6 +155,7 @@ SETS = {
         "files": [(r"(.*/)?[^/]+\.csv", "bitcoin.csv")],
         "target": "bitcoin.csv",
         "header": r"[Tt]imestamp,[Oo]pen,[Hh]igh,[Ll]ow,[Cc]lose,",
+        "least": (1_000_000, "minutes"),
         "megabytes": (89, 1000),
     },
 }
@@ -186,6 +194,17 @@ def checksums_by_name(spec):
 def find_present(name):
     """The files or folders of a set under data/<name>/ that the scripts read; [] if none."""
     return sorted((DATA_DIR / name).glob(SETS[name]["target"]))
+
+
+def find_missing(spec, path):
+    """What a set lies short of, in words, or "": files below a folder, or lines of a file."""
+    least, what = spec.get("least", (0, ""))
+    if path.is_dir():
+        there = sum(1 for file in path.rglob("*") if file.is_file())
+    else:
+        with path.open("rb") as file:
+            there = sum(1 for _ in file)
+    return f"{path.name} has {there:,} of {least:,} {what}" if there < least else ""
 
 
 def mirror_urls(spec, base):
@@ -242,11 +261,12 @@ def find_local(name, source):
     if source.is_file():
         return [source]
     if not source.is_dir():
-        raise FetchError(f"{source} does not exist")
+        raise FetchError(f"{source} is neither a file nor a folder")
     for file_name in archive_names(spec):
         if (source / file_name).is_file():
             return [source / file_name]
     found = sorted(source.glob(spec["target"])) or sorted(source.glob(f"{name}/{spec['target']}"))
+    found = [path for path in found if path.is_file() or path.is_dir()]  # a pipe would never end
     if not found:
         looked_for = ", ".join([*archive_names(spec), spec["target"]])
         raise FetchError(f"nothing of this set in {source}; looked for {looked_for}")
@@ -254,7 +274,11 @@ def find_local(name, source):
 
 
 def verify(path, spec):
-    """Raise FetchError when a file has a published checksum and does not match it."""
+    """Raise FetchError for a Git LFS pointer, and for a file that lacks its published checksum."""
+    if path.is_file():
+        with path.open("rb") as file:
+            if file.read(40).startswith(b"version https://git-lfs"):
+                raise FetchError(f"a Git LFS pointer, not the data (`git lfs pull`): {path}")
     checksum = checksums_by_name(spec).get(path.name)
     if checksum:
         algorithm, _, digest = checksum.rpartition(":")
@@ -310,8 +334,11 @@ def check_members(members, limit):
 def collect(spec, folder, out):
     """Move the set's files from FOLDER to OUT, under the names that the scripts read."""
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        inside = path.relative_to(folder).as_posix().replace("\\", "/")  # of a zip from Windows
+        if re.search(r"(^|/)(\.|__MACOSX/)", inside):  # what a Mac adds to archives
+            continue
         for pattern, replacement in spec["files"]:
-            match = re.fullmatch(pattern, path.relative_to(folder).as_posix())
+            match = re.fullmatch(pattern, inside)
             if match and path.stat().st_size:  # two of Microsoft's photographs are empty files
                 target = out / match.expand(replacement)
                 if target.exists():
@@ -348,14 +375,18 @@ def assemble(name, source, part):
     collect(spec, part / "in", part / "out")
 
 
-def fetch(name, source=None):
+def fetch(name, source=None, partial=False):
     """Bring set NAME to data/<name>/, from its mirrors or from SOURCE: a folder, a file, a URL.
 
-    Does nothing when it is there already. Raises FetchError when it fails, and then leaves
-    nothing behind.
+    Does nothing when it is there already. Raises FetchError when it fails, or when the set lacks
+    some of its files or lines and is not to be `partial`, and then leaves nothing behind.
     """
     spec = SETS[name]
     if found := find_present(name):
+        missing = [] if partial else list(filter(None, (find_missing(spec, p) for p in found)))
+        if missing:
+            remove = f"remove {DATA_DIR / name} and fetch it anew, or keep it with --partial"
+            raise FetchError(f"already there, but {', '.join(missing)}: {remove}")
         print(f"{name}: already there: {', '.join(map(str, found))}")
         return
     for stale in DATA_DIR.glob(f".{name}-*.part"):  # of a run that was killed a day ago or more
@@ -370,6 +401,9 @@ def fetch(name, source=None):
             prefix=f".{name}-", suffix=".part", dir=DATA_DIR, ignore_cleanup_errors=True
         ) as part:
             assemble(name, source, Path(part))
+            for path in Path(part, "out").glob(spec["target"]) if not partial else ():
+                if missing := find_missing(spec, path):
+                    raise FetchError(f"{missing}; --partial takes it as it is")
             (DATA_DIR / name).mkdir(exist_ok=True)
             for path in Path(part, "out").iterdir():
                 path.replace(DATA_DIR / name / path.name)
@@ -422,6 +456,7 @@ def main():
     parser.add_argument("--all", action="store_true", help="every set")
     parser.add_argument("--list", action="store_true", help="show the sets and stop")
     parser.add_argument("--from", dest="source", metavar="URL_OR_DIR", help="take the files there")
+    parser.add_argument("--partial", action="store_true", help="take a set that lacks some of it")
     args = parser.parse_args()
     # A polite kill cleans up like Ctrl-C.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -436,7 +471,7 @@ def main():
             if name in KERAS_SETS:
                 fetch_keras_set(name)
             else:
-                fetch(name, args.source)
+                fetch(name, args.source, args.partial)
         except FetchError as error:
             problems.append(explain(name, error))
         except KeyboardInterrupt:

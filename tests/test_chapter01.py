@@ -5,7 +5,7 @@ from importlib.util import find_spec
 
 import numpy as np
 import pytest
-from conftest import ROOT, assert_clear_error, load_script
+from conftest import ROOT, load_script
 from PIL import Image
 
 SCRIPTS = {
@@ -13,8 +13,6 @@ SCRIPTS = {
     "optimizers": (["--steps", 200], ["optimizers.png"]),
     "holdout_and_kfold": (["--epochs", 1, "--folds", 2], ["holdout_and_kfold.png"]),
 }
-METRICS = {"script", "data", "seed", "versions", "device", "epochs", "best_epoch", "seconds"}
-METRICS |= {"parameters", "train", "val", "test", "baselines"}
 
 
 @pytest.fixture(scope="module")
@@ -59,14 +57,6 @@ def test_sigmoid_and_softmax_stay_finite(xor):
         a = xor.softmax(np.array([[1000.0, 1000.0, -1000.0], [1.0, 2.0, 3.0]]))
     np.testing.assert_allclose(a[0], [0.5, 0.5, 0])
     np.testing.assert_allclose(a[1], [0.09003057, 0.24472847, 0.66524096], atol=1e-8)
-
-
-def test_softmax_derivative_is_the_jacobian(xor):
-    z, step = np.array([[0.3, -1.0, 2.0]]), 1e-6
-    numeric = np.stack(
-        [(xor.softmax(z + e) - xor.softmax(z - e))[0] / (2 * step) for e in np.eye(3) * step]
-    )
-    np.testing.assert_allclose(xor.softmax_derivative(z)[0], numeric, atol=1e-9)
 
 
 def test_costs_worked_by_hand(xor):
@@ -193,19 +183,24 @@ def test_numeric_check_catches_a_planted_bug(xor, monkeypatch):
     ("activations", "cost", "outputs"),
     [case for case in GRADIENT_CASES if case[0][0] != "leaky_relu"],
 )
-def test_cost_and_gradients_equal_keras(xor, activations, cost, outputs):
-    layers, X, y, predicted, gradients = gradient_case(xor, activations, cost, outputs)
-    value, theirs = xor.keras_cost_and_gradients(layers, activations, X, y, cost)
-    assert value == pytest.approx(xor.COSTS[cost](y, predicted), abs=1e-6)
+def test_gradients_equal_keras(xor, activations, cost, outputs):
+    layers, X, y, _, gradients = gradient_case(xor, activations, cost, outputs)
+    theirs = xor.keras_gradients(layers, activations, X, y, cost)
     assert xor.largest_difference(gradients, theirs) < 1e-6
 
 
 @pytest.mark.parametrize(
-    ("output", "cost"), [("tanh", "cross_entropy"), ("softmax", "mse"), ("linear", "cross_entropy")]
+    ("hidden", "output", "cost"),
+    [
+        ("tanh", "tanh", "cross_entropy"),
+        ("tanh", "softmax", "mse"),
+        ("tanh", "linear", "cross_entropy"),
+        ("softmax", "sigmoid", "cross_entropy"),
+    ],
 )
-def test_costs_without_a_gradient_are_refused(xor, output, cost):
+def test_costs_without_a_gradient_are_refused(xor, hidden, output, cost):
     with pytest.raises(ValueError, match=output):
-        gradient_case(xor, ["tanh", output], cost, 2)
+        gradient_case(xor, [hidden, output], cost, 2)
 
 
 # The optimizers
@@ -308,19 +303,17 @@ def test_gradients_of_the_surfaces(optimizers):
     ("fractions", "sizes"),
     [((0.8, 0.1, 0.1), (800, 100, 100)), ((0.98, 0.01, 0.01), (980, 10, 10))],
 )
-@pytest.mark.parametrize("stratify", [True, False])
-def test_split_sizes_and_disjoint_rows(validation, fractions, sizes, stratify):
+def test_split_sizes_and_disjoint_rows(validation, fractions, sizes):
     X, y = np.arange(1000)[:, None], np.arange(1000) % 10 // 7
-    data = validation.split_data(X, y, fractions, seed=1, stratify=stratify)
+    data = validation.split_data(X, y, fractions, seed=1)
     assert tuple(len(data[f"{part}_X"]) for part in ("train", "val", "test")) == sizes
     rows = np.concatenate([data["train_X"], data["val_X"], data["test_X"]])[:, 0]
     assert sorted(rows) == list(range(1000))
     for part in ("train", "val", "test"):
         np.testing.assert_array_equal(data[f"{part}_y"], y[data[f"{part}_X"][:, 0]])
-        if stratify:
-            assert data[f"{part}_y"].mean() == pytest.approx(0.3, abs=0.01)
-    again = validation.split_data(X, y, fractions, seed=1, stratify=stratify)
-    other = validation.split_data(X, y, fractions, seed=2, stratify=stratify)
+        assert data[f"{part}_y"].mean() == pytest.approx(0.3, abs=0.01)
+    again = validation.split_data(X, y, fractions, seed=1)
+    other = validation.split_data(X, y, fractions, seed=2)
     np.testing.assert_array_equal(data["test_X"], again["test_X"])
     assert not np.array_equal(data["test_X"], other["test_X"])
 
@@ -400,45 +393,22 @@ def test_network_learns_and_does_as_well_as_logistic_regression(validation):
 # Each script as a user runs it
 
 
-def check_files(folder, name):
-    metrics = json.loads((folder / "metrics.json").read_text())
-    assert set(metrics) >= METRICS
-    assert metrics["script"] == f"chapter01/{name}.py"
-    for picture in SCRIPTS[name][1]:
-        with Image.open(folder / picture) as image:
-            image.load()
-            assert min(image.size) > 200
-            colours = image.convert("RGB").getcolors(1 << 24)
-            assert len(colours) > 20, "an empty picture"
-    return metrics
-
-
 @pytest.mark.parametrize("name", SCRIPTS)
-def test_script_from_the_root(run_script, tmp_path, name):
+@pytest.mark.parametrize("backend", ["tensorflow", pytest.param("jax", marks=pytest.mark.slow)])
+def test_script_as_a_user_runs_it(run_script, tmp_path, name, backend):
     arguments, pictures = SCRIPTS[name]
-    result = run_script(f"chapter01/{name}.py", *arguments, "--run-dir", tmp_path, "--seed", 3)
+    if not find_spec(backend):
+        pytest.skip(f"no {backend}")
+    run_dir = tmp_path / "new" / "folder"
+    command = [f"chapter01/{name}.py", *arguments, "--run-dir", run_dir, "--seed", 3]
+    result = run_script(*command, cwd=ROOT / "chapter01", env={"KERAS_BACKEND": backend})
     assert result.returncode == 0, result.stderr
-    assert check_files(tmp_path, name)["seed"] == 3
-    for file in ("metrics.json", *pictures):
-        assert f"wrote {tmp_path / file}" in result.stdout
-    assert result.stdout.startswith("device: ")
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", SCRIPTS)
-def test_script_from_its_own_folder_on_jax_where_there_is_one(run_script, tmp_path, name):
-    run_dir, backend = tmp_path / "new" / "folder", "jax" if find_spec("jax") else "tensorflow"
-    result = run_script(
-        f"chapter01/{name}.py",
-        *SCRIPTS[name][0],
-        "--run-dir",
-        run_dir,
-        cwd=ROOT / "chapter01",
-        env={"KERAS_BACKEND": backend},
-    )
-    assert result.returncode == 0, result.stderr
-    metrics = check_files(run_dir, name)
-    assert metrics["versions"]["backend"] == backend
+    metrics = json.loads((run_dir / "metrics.json").read_text())
+    assert metrics["script"] == name and metrics["seed"] == 3
+    for picture in pictures:
+        with Image.open(run_dir / picture) as image:
+            assert min(image.size) > 200
+            assert len(image.convert("RGB").getcolors(1 << 24)) > 20, "an empty picture"
     if name == "xor_from_scratch":
         assert metrics["gradient_check"]["Keras"] < 1e-6
     if name == "optimizers":
@@ -448,26 +418,30 @@ def test_script_from_its_own_folder_on_jax_where_there_is_one(run_script, tmp_pa
 @pytest.mark.parametrize(
     ("name", "arguments", "words"),
     [
-        ("xor_from_scratch", ["--epochs", "-1"], ["--epochs", "-1"]),
-        ("xor_from_scratch", ["--epochs", "0"], ["--epochs", ">= 1"]),
+        ("xor_from_scratch", ["--epochs", "0"], ["--epochs"]),
         ("xor_from_scratch", ["--epochs", "many"], ["--epochs", "many"]),
-        ("xor_from_scratch", ["--seed", "-3"], ["--seed", "-3"]),
+        ("xor_from_scratch", ["--seed", "-3"], ["--seed"]),
         ("optimizers", ["--steps", "10"], ["--steps", "100"]),
-        ("optimizers", ["--unknown"], ["--unknown"]),
         ("holdout_and_kfold", ["--folds", "500"], ["--folds", "212"]),
     ],
 )
 def test_bad_arguments_are_named_and_nothing_is_written(
-    run_script, tmp_path, name, arguments, words
+    monkeypatch, capsys, tmp_path, name, arguments, words
 ):
     run_dir = tmp_path / "run"
-    result = run_script(f"chapter01/{name}.py", *arguments, "--run-dir", run_dir)
-    assert_clear_error(result, *words)
+    monkeypatch.setattr("sys.argv", [name, *arguments, "--run-dir", str(run_dir)])
+    with pytest.raises(SystemExit, match="2"):
+        load_script(f"chapter01/{name}.py").main()
+    message = capsys.readouterr().err.splitlines()[-1]
+    assert "error: " in message and all(word in message for word in words)
     assert not run_dir.exists()
 
 
-def test_run_dir_that_is_a_file(run_script, tmp_path):
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_run_dir_that_is_a_file(monkeypatch, capsys, tmp_path, name):
     (tmp_path / "file").write_text("mine")
-    result = run_script("chapter01/optimizers.py", "--run-dir", tmp_path / "file")
-    assert_clear_error(result, "--run-dir", "file")
+    monkeypatch.setattr("sys.argv", [name, "--run-dir", str(tmp_path / "file")])
+    with pytest.raises(SystemExit, match="2"):
+        load_script(f"chapter01/{name}.py").main()
+    assert "error: --run-dir" in capsys.readouterr().err
     assert (tmp_path / "file").read_text() == "mine"

@@ -285,7 +285,7 @@ def test_missing_folder_is_a_clear_error_that_names_the_login_page(fetch, capsys
     fetch.SETS["table"]["by_hand"] = "https://www.kaggle.com/datasets/x/y"
     result = run_main(fetch, capsys, "table", "--from", tmp_path / "nowhere")
     assert_clear_error(
-        result, "nowhere does not exist", "kaggle.com/datasets/x/y", "login", "--from"
+        result, "nowhere is neither a file", "kaggle.com/datasets/x/y", "login", "--from"
     )
     result = run_main(fetch, capsys, "table", "--from", fetch.DATA_DIR)
     assert_clear_error(result, "raw.csv", "table.csv")
@@ -362,9 +362,55 @@ def test_bitcoin_mirror_gets_kaggles_column_names(tmp_path):
     fetch.SETS["bitcoin"]["urls"] = [("http://127.0.0.1:9/small.csv.gz", None)]
     plain = b"timestamp,open,high,low,close,volume\n1325376060,4.58,4.58,4.58,4.58,0.0\n"
     (tmp_path / "small.csv.gz").write_bytes(gzip.compress(plain))
-    fetch.fetch("bitcoin", str(tmp_path))
+    fetch.fetch("bitcoin", str(tmp_path), partial=True)
     lines = (tmp_path / "bitcoin/bitcoin.csv").read_text().splitlines()
     assert lines == ["Timestamp,Open,High,Low,Close,Volume", "1325376060,4.58,4.58,4.58,4.58,0.0"]
+
+
+def test_a_partial_set_is_refused_and_told(fetch, capsys, tmp_path):
+    fetch.SETS["table"]["least"] = fetch.SETS["zipped"]["least"] = 3, "rows"
+    (tmp_path / "table.csv").write_text("a,b\n1,2\n")
+    write_zip(tmp_path / "zipped.zip", {"1.txt": "1", "2.txt": "2"})
+    for name, target in (("table", "table.csv"), ("zipped", "texts")):
+        result = run_main(fetch, capsys, name, "--from", tmp_path)
+        assert_clear_error(result, f"{target} has 2 of 3 rows", "--partial")
+        assert leftovers(fetch) == []
+        result = run_main(fetch, capsys, name, "--from", tmp_path, "--partial")
+        assert result.returncode == 0, result.stderr
+        result = run_main(fetch, capsys, name)
+        assert_clear_error(result, "already there, but", "2 of 3 rows", "remove")
+        assert run_main(fetch, capsys, name, "--partial").returncode == 0
+        shutil.rmtree(fetch.DATA_DIR / name)
+
+
+def test_what_is_no_file_does_not_hang(fetch, capsys, tmp_path):
+    os.mkfifo(tmp_path / "table.csv")
+    for source in (tmp_path, tmp_path / "table.csv"):
+        assert_clear_error(run_main(fetch, capsys, "table", "--from", source), "table")
+    assert leftovers(fetch) == []
+
+
+def test_archives_of_windows_and_mac(fetch, capsys, tmp_path):
+    """Backslashes in names; what macOS adds to an archive."""
+    odd = {"__MACOSX/._1.txt": "no", ".hidden.txt": "no", "__MACOSX/2.txt": "no"}
+    write_zip(tmp_path / "zipped.zip", {"folder\\1.txt": "yes", **odd})
+    result = run_main(fetch, capsys, "zipped", "--from", tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert [path.name for path in (fetch.DATA_DIR / "zipped/texts").iterdir()] == ["1.txt"]
+
+
+def test_git_lfs_pointer_is_named(fetch, capsys, tmp_path):
+    pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"
+    for name, file in (("table", "table.csv"), ("tarred", "tarred.tar.gz")):
+        (tmp_path / file).write_text(pointer)
+        assert_clear_error(run_main(fetch, capsys, name, "--from", tmp_path), "Git LFS", "pull")
+    assert leftovers(fetch) == []
+
+
+def test_no_set_comes_over_plain_http_without_a_checksum():
+    for name, spec in load_fetch(DATA).SETS.items():
+        for url, checksum in spec["urls"]:
+            assert url.startswith("https://") or checksum, name
 
 
 @pytest.mark.parametrize("published", ["sha256", "sha1"])
@@ -662,7 +708,7 @@ def test_leftovers_of_a_killed_run_are_removed_a_day_later(fetch, tmp_path):
 def test_real_sets_come_from_the_folder_of_real_data(real_data_dir, tmp_path):
     fetch = load_fetch(tmp_path)
     for name, target in (("eeg", "eeg.csv"), ("bitcoin", "bitcoin.csv"), ("fra-eng", "fra.txt")):
-        fetch.fetch(name, str(real_data_dir))
+        fetch.fetch(name, str(real_data_dir), partial=name == "bitcoin")
         assert (tmp_path / name / target).stat().st_size > 1_000_000
 
 
