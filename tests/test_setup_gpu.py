@@ -1,11 +1,12 @@
-"""setup_gpu.sh on imitated machines.
+"""setup_gpu.sh on imitated machines, and the requirements files.
 
-It runs with a PATH that holds imitations alone: every package manager, sudo, curl and python write
-down how they were called. So nothing here can install anything, except the last test, which runs
-the script in the environment that pytest runs in, with pip kept offline.
+The script runs with a PATH that holds imitations alone: every package manager, sudo, curl and
+python write down how they were called. So nothing here can install anything, except the last test
+of the script, which runs it in the environment that pytest runs in, with pip kept offline.
 """
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT, assert_clear_error
+from packaging.requirements import Requirement
 
 SCRIPT = ROOT / "setup_gpu.sh"
 REAL_TOOLS = ["awk", "bash", "cat", "cut", "dirname", "env", "grep", "ls", "sed", "tail", "tr"]
@@ -475,3 +477,50 @@ def test_script_for_real_in_this_environment(tmp_path):
     assert "OK    product      [[22, 28], [49, 64]]" in result.stdout
     assert f"Ready. In every new shell: source {sys.prefix}/bin/activate" in result.stdout
     assert subprocess.run(pip_list, capture_output=True, text=True).stdout == before
+
+
+# The requirements files
+
+
+def read_requirements(name):
+    lines = [line.split(" #")[0].strip() for line in (ROOT / name).read_text().splitlines()]
+    return [Requirement(line) for line in lines if line and line[0] not in "#-"]
+
+
+@pytest.mark.parametrize(
+    ("system", "machine", "has_box2d"),
+    [
+        ("linux", "x86_64", True),
+        ("linux", "aarch64", False),  # no wheel there
+        ("darwin", "arm64", True),
+        ("win32", "AMD64", True),
+    ],
+)
+def test_box2d_is_asked_for_where_it_has_a_wheel(system, machine, has_box2d):
+    environment = {"sys_platform": system, "platform_machine": machine}
+    asked = [
+        requirement
+        for requirement in read_requirements("requirements.txt")
+        if not requirement.marker or requirement.marker.evaluate(environment)
+    ]
+    extras = {extra for r in asked if r.name == "gymnasium" for extra in r.extras}
+    assert "classic-control" in extras and ("box2d" in extras) == has_box2d
+
+
+def test_tensorboard_runs_with_todays_setuptools():
+    (tensorboard,) = [r for r in read_requirements("requirements.txt") if r.name == "tensorboard"]
+    assert "2.20.0" not in tensorboard.specifier and "2.21.0" in tensorboard.specifier
+
+
+def test_lock_files_are_within_the_ranges():
+    pattern = re.compile(r"^([\w.-]+)==(\S+) \\\n    --hash=sha256:[0-9a-f]{64}", re.M)
+    locked = dict(pattern.findall((ROOT / "requirements.lock").read_text()))
+    for requirement in read_requirements("requirements.txt"):
+        if not requirement.marker or requirement.marker.evaluate({"python_version": "3.11"}):
+            assert locked[requirement.name] in requirement.specifier, requirement
+    cuda = (ROOT / "requirements-cuda.lock").read_text()
+    assert "-r requirements.lock\n" in cuda
+    names = [name for name, _ in pattern.findall(cuda)]
+    assert len(names) == cuda.count("==") and all(name.endswith("-cu12") for name in names)
+    for library in ("cublas", "cudnn", "cuda-nvcc"):  # nvcc: ptxas and libdevice
+        assert f"nvidia-{library}-cu12" in names
