@@ -12,7 +12,7 @@ NVIDIA_REPOSITORY=https://developer.download.nvidia.com/compute/cuda/repos
 CUDA=12-9             # the newest CUDA 12, which the wheels bring, too
 CUDA_HOME_DIR=/usr/local/cuda-12.9
 MIN_DRIVER=525        # the oldest driver that runs CUDA 12
-GPU_DISK=15 CPU_DISK=4    # GB that the steps below need
+GPU_DISK=15 CPU_DISK=5    # GB that the steps below need
 OLD_GPU_BRANCH=580    # the last driver for GPUs before Turing (Pascal, Volta: P100, V100)
 OLD_GPU_CUDNN='nvidia-cudnn-cu12<9.11'    # and the last cuDNN for them
 

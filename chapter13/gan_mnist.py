@@ -16,7 +16,6 @@ Needs the TensorFlow backend (its gradient tape); evaluate_gan.py judges the res
 """
 
 import argparse
-import importlib.metadata
 import json
 import os
 import platform
@@ -635,7 +634,7 @@ def run(args, load_data, script, name):
         "versions": {
             "python": platform.python_version(),
             "keras": keras.__version__,
-            "tensorflow": importlib.metadata.version("tensorflow"),
+            "tensorflow": sys.modules["tensorflow"].__version__,
         },
         "device": device,
         "epochs": args.epochs,
