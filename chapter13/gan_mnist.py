@@ -16,6 +16,7 @@ Needs the TensorFlow backend (its gradient tape); evaluate_gan.py judges the res
 """
 
 import argparse
+import importlib.metadata
 import json
 import os
 import platform
@@ -634,7 +635,7 @@ def run(args, load_data, script, name):
         "versions": {
             "python": platform.python_version(),
             "keras": keras.__version__,
-            "tensorflow": sys.modules["tensorflow"].__version__,
+            "tensorflow": importlib.metadata.version("tensorflow"),
         },
         "device": device,
         "epochs": args.epochs,
