@@ -110,7 +110,7 @@ detect_system() {    # sets SYSTEM, PACKAGER, REPOSITORY; UNSUITABLE: why there 
     'ubuntu 22.04' | 'ubuntu 24.04' | 'debian 12' | 'debian 13') PACKAGER=apt ;;
     'amzn 2023') PACKAGER=dnf ;;
     'ubuntu 26.04') UNSUITABLE="Ubuntu 26.04 has Python 3.14, TensorFlow 2.21 is for 3.13 at most:\
- choose the image of Ubuntu 24.04" ;;
+ choose the image of Ubuntu 24.04 (docs/gpu_machine.md has another way)" ;;
   esac
   [[ $(uname -m) == x86_64 ]] ||
     fail "TensorFlow's GPU wheels are for x86_64, this is $(uname -m): add --cpu to go without GPU"
@@ -241,7 +241,8 @@ load_driver() {    # does it work? Where no other driver holds the GPU this save
 }
 
 install_driver() {
-  step "NVIDIA driver" "sudo dkms status; why a build broke: /var/lib/dkms/nvidia/*/build/make.log"
+  step "NVIDIA driver" "no headers for this kernel: update the system, reboot. A build that broke:\
+ sudo dkms status, and /var/lib/dkms/nvidia/*/build/make.log says why"
   if [[ $HAS_DRIVER == yes ]]; then
     echo "already there, left as it is"
     return
@@ -252,10 +253,12 @@ install_driver() {
     echo "Note: Secure Boot is on: the driver's module must be signed with a key that you enrol at"
     echo "the next boot (console needed), or Secure Boot be switched off in the machine's settings."
   fi
-  install_headers
-  if have nvidia-smi && have dkms; then    # installed, but not built for this kernel
-    run_as_root dkms autoinstall || true
+  if have nvidia-smi; then    # installed, but not built for this kernel; apt may stumble over it
+    install_headers || true
+    if have dkms; then run_as_root dkms autoinstall || true; fi
     if load_driver && [[ $DRY_RUN == no ]]; then return; fi
+  else
+    install_headers
   fi
   add_nvidia_repository
   if [[ $GENERATION == old && $PACKAGER == apt ]]; then
@@ -270,8 +273,8 @@ install_driver() {
   fi
   if load_driver; then return; fi
   echo "The driver is installed but does not answer. Reboot (sudo reboot) and run this script"
-  echo "again: it goes on. If you have rebooted since, this is what the kernel says (Secure Boot rejects"
-  echo "keys that are not enrolled; nouveau must not hold the GPU):"
+  echo "again: it goes on. If you have rebooted since, this is what the kernel says (Secure Boot"
+  echo "rejects keys that are not enrolled; nouveau must not hold the GPU):"
   run_as_root dmesg | grep -iE 'nvidia|nvrm|nouveau|lockdown' | tail -n 5 || true
   exit 3
 }

@@ -395,6 +395,8 @@ def test_driver_that_stays_broken_is_installed_again_and_the_kernel_asked_why(tm
     machine = Machine(tmp_path)
     machine.answer("nvidia-smi", "echo NVIDIA-SMI has failed; exit 9")
     machine.imitate("dkms", "echo Error! >&2; exit 10")
+    machine.imitate("apt-get", "case $* in *headers*) exit 100;; esac")  # as with a broken package
+    machine.add_tools()
     machine.imitate("dmesg", "echo usb: new device; echo nvidia: Key was rejected by service")
     result = machine.run("--yes")
     assert result.returncode == 3, result.stdout + result.stderr
