@@ -82,6 +82,12 @@ def ask_driver(field):
     return "" if answer.returncode or line == "[N/A]" else line
 
 
+def read_number(text):
+    """The number that TEXT begins with ("580.95.05": 580.95), or nan, which no limit holds back."""
+    match = re.match(r"\d+(\.\d+)?", text)
+    return float(match.group()) if match else float("nan")
+
+
 def multiply_matrices(keras):
     """The book's product, and the device that computed it. Raises ValueError if it is wrong."""
     first, second = [[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]], [[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]
@@ -152,7 +158,7 @@ def suggest_remedies(backend, cuda_build, driver, capability):
     in_wsl = "microsoft" in platform.release().lower()
     in_container = Path("/.dockerenv").exists() or Path("/run/.containerenv").exists()
     visible = os.environ.get("CUDA_VISIBLE_DEVICES", "0")
-    capability = float(capability or "nan")  # nan is neither too old nor too new
+    capability = read_number(capability)
     install = INSTALL if backend == "tensorflow" else f"pip install '{backend}[cuda12]'"
     causes = [
         (visible in ("", "-1"), f'CUDA_VISIBLE_DEVICES is "{visible}" and hides the GPU: unset it'),
@@ -163,7 +169,7 @@ def suggest_remedies(backend, cuda_build, driver, capability):
         (no_driver and in_container, "container: start it with --gpus all"),
         (no_driver and system == "Linux" and not (in_wsl or in_container), "no working driver:"
             " setup_gpu.sh installs it; then reboot; Secure Boot wants its kernel module signed"),
-        (driver and int(driver.split(".")[0]) < MIN_DRIVER, f"CUDA 12 needs driver {MIN_DRIVER}+"),
+        (read_number(driver) < MIN_DRIVER, f"CUDA 12 needs driver {MIN_DRIVER}+"),
         (capability < MIN_CAPABILITY, f"compute capability {capability} is too old (a K80 has 3.7):"
             " docs/gpu_machine.md lists GPUs that work"),
         (capability > MAX_CAPABILITY and backend == "tensorflow", f"compute capability"

@@ -613,7 +613,7 @@ def test_check_sees_a_step_that_changes_nothing(monkeypatch):
         ({"driver": "470.256.02"}, ["needs driver 525", "dlopen"]),
         ({"capability": "3.7"}, ["3.7 is too old", "dlopen"]),
         ({"capability": "12.0"}, ["KERAS_BACKEND=jax", "dlopen"]),
-        ({"capability": ""}, ["dlopen"]),
+        ({"capability": "", "driver": "strange"}, ["dlopen"]),
         ({"cuda": False}, ["tensorflow is there without CUDA"]),
         ({"driver": "", "system": "Windows", "cuda": False}, ["WSL 2", "without CUDA"]),
         ({"driver": "", "system": "Darwin", "cuda": False}, ["macOS", "without CUDA"]),
