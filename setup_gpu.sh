@@ -1,15 +1,18 @@
 #!/usr/bin/env bash
 # Make this machine ready for the scripts: NVIDIA driver, virtual environment, TensorFlow with CUDA
-# and cuDNN, and a check that the GPU does the work. See docs/gpu_machine.md.
+# and cuDNN, and a check that the GPU does the work. docs/gpu_machine.md says more.
 #
 # Every step may be repeated: run the script again after a reboot or a failure and it goes on.
-# OS_RELEASE_FILE names another file than /etc/os-release (the tests use it).
+# ETC names another folder than /etc (the tests use it).
 set -Eeuo pipefail
 
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+ETC=${ETC:-/etc}
 NVIDIA_REPOSITORY=https://developer.download.nvidia.com/compute/cuda/repos
-CUDA=12-9             # the newest CUDA 12, which the wheels bring, too; TensorFlow is built for 12.5
+CUDA=12-9             # the newest CUDA 12, which the wheels bring, too
 CUDA_HOME_DIR=/usr/local/cuda-12.9
+MIN_DRIVER=525        # the oldest driver that runs CUDA 12
+GPU_DISK=15 CPU_DISK=5    # GB that the steps below need
 OLD_GPU_BRANCH=580    # the last driver for GPUs before Turing (Pascal, Volta: P100, V100)
 OLD_GPU_CUDNN='nvidia-cudnn-cu12<9.11'    # and the last cuDNN for them
 
@@ -17,9 +20,10 @@ usage() {
   cat <<END
 Usage: bash setup_gpu.sh [options]
 
-Prepares Ubuntu 22.04 or 24.04, Debian 12 or Amazon Linux 2023 (x86_64) with an NVIDIA GPU:
-installs the driver where there is none, build tools, a virtual environment, and TensorFlow with
-its CUDA and cuDNN wheels; then runs chapter01/check_gpu.py.
+Prepares Ubuntu 22.04 or 24.04, Debian 12 or 13, or Amazon Linux 2023 (x86_64) with an NVIDIA GPU:
+installs the driver where none works, build tools, a virtual environment, and TensorFlow with its
+CUDA and cuDNN wheels; then runs chapter01/check_gpu.py. Where driver and Python are there already,
+any Linux will do.
 
   --cpu          no GPU, no driver, no CUDA: works wherever there is Python 3.10 to 3.13
   --system-cuda  CUDA toolkit and cuDNN from NVIDIA's apt or dnf repository, not as wheels
@@ -82,42 +86,51 @@ run_as_root() {
 }
 
 install_packages() {
-  if [[ $PACKAGER == apt ]]; then
-    # A fresh cloud machine is often busy updating itself: wait for its lock, and never ask.
-    run_as_root env DEBIAN_FRONTEND=noninteractive NEEDRESTART_MODE=a \
-      apt-get -o DPkg::Lock::Timeout=300 install -y "$@"
-  else
+  [[ $PACKAGER != none ]] || fail "$UNSUITABLE"
+  if [[ $PACKAGER == dnf ]]; then
     run_as_root dnf install -y "$@"
+    return
   fi
-}
-
-refresh_package_lists() {
-  [[ $PACKAGER == dnf ]] || run_as_root apt-get -o DPkg::Lock::Timeout=300 update
+  # A fresh cloud machine is often busy updating itself: wait for its lock, and never ask.
+  local apt=(apt-get -o "DPkg::Lock::Timeout=300")
+  [[ $LISTS_ARE_FRESH == yes ]] || run_as_root "${apt[@]}" update
+  LISTS_ARE_FRESH=yes
+  run_as_root env DEBIAN_FRONTEND=noninteractive NEEDRESTART_MODE=a "${apt[@]}" install -y "$@"
 }
 
 # --- looking at the machine ----------------------------------------------------------------------
 
-detect_system() {    # sets PACKAGER and REPOSITORY
-  local file=${OS_RELEASE_FILE:-/etc/os-release} system='an unknown system'
+detect_system() {    # sets SYSTEM, PACKAGER, REPOSITORY; UNSUITABLE: why there is no PACKAGER
+  local name='an unknown system'
   # shellcheck source=/dev/null
-  [[ ! -r $file ]] || system=$(. "$file" && printf '%s %s' "${ID:-?}" "${VERSION_ID:-?}")
-  case $system in
-    'ubuntu 22.04' | 'ubuntu 24.04' | 'debian 12') PACKAGER=apt ;;
-    'amzn 2023') PACKAGER=dnf system='amzn2023' ;;
-    *) fail "$system is not supported; Ubuntu 22.04 and 24.04, Debian 12 and Amazon Linux 2023" \
-      "are, and --cpu works on any system with Python 3.10 to 3.13" ;;
+  [[ ! -r $ETC/os-release ]] || name=$(. "$ETC/os-release" && echo "${ID:-?} ${VERSION_ID:-?}")
+  UNSUITABLE="on $name this script installs no packages: take the image of Ubuntu 24.04 (or 22.04,\
+ Debian 12 or 13, Amazon Linux 2023); --cpu works on any system with Python 3.10 to 3.13"
+  case $name in
+    'ubuntu 22.04' | 'ubuntu 24.04' | 'debian 12' | 'debian 13') PACKAGER=apt ;;
+    'amzn 2023') PACKAGER=dnf ;;
+    'ubuntu 26.04') UNSUITABLE="Ubuntu 26.04 has Python 3.14, TensorFlow 2.21 is for 3.13 at most:\
+ choose the image of Ubuntu 24.04 (docs/gpu_machine.md has another way)" ;;
   esac
   [[ $(uname -m) == x86_64 ]] ||
     fail "TensorFlow's GPU wheels are for x86_64, this is $(uname -m): add --cpu to go without GPU"
-  REPOSITORY=$NVIDIA_REPOSITORY/$(printf '%s' "$system" | tr -d ' .')/x86_64
-  echo "System: $system, packages by $PACKAGER"
+  SYSTEM=$(printf '%s' "$name" | tr -d ' .')
+  [[ $SYSTEM != debian13 || $SYSTEM_CUDA == no ]] ||
+    fail "NVIDIA has no CUDA 12 packages for Debian 13: leave out --system-cuda"
+  REPOSITORY=$NVIDIA_REPOSITORY/$SYSTEM/x86_64
+  echo "System: $name"
 }
 
 detect_gpu() {    # sets HAS_DRIVER and GENERATION (ancient, old, current, new) or fails
-  local gpu
+  local gpu driver
   HAS_DRIVER=no
-  if have nvidia-smi && gpu=$(nvidia-smi --query-gpu=compute_cap,name --format=csv,noheader); then
+  if have nvidia-smi && driver=$(ask_nvidia driver_version); then
     HAS_DRIVER=yes
+    if [[ $driver =~ ^([0-9]+)\. ]] && ((BASH_REMATCH[1] < MIN_DRIVER)); then
+      fail "driver ${BASH_REMATCH[1]} is too old, CUDA 12 needs $MIN_DRIVER or newer: remove it" \
+        "(docs/gpu_machine.md, \"Undo\"), reboot, and run this script again"
+    fi
+    gpu=$(ask_nvidia compute_cap,name)
     case $gpu in    # as in "8.9, NVIDIA L4"
       [1-5].*) GENERATION=ancient ;;
       6.* | 7.[0-4]*) GENERATION=old ;;
@@ -147,7 +160,10 @@ detect_gpu() {    # sets HAS_DRIVER and GENERATION (ancient, old, current, new) 
   esac
 }
 
+ask_nvidia() { nvidia-smi --query-gpu="$1" --format=csv,noheader; }
+
 find_python() {    # sets PYTHON to the first that is 3.10 to 3.13 and can make environments
+  [[ ! -x $VENV/bin/python ]] || return 0    # make_environment looks at this one
   local name test='import ensurepip, sys, venv; sys.exit(not (3, 10) <= sys.version_info < (3, 14))'
   for name in python3 python3.13 python3.12 python3.11 python3.10; do
     if have "$name" && "$name" -c "$test" 2>/dev/null; then PYTHON=$name && return; fi
@@ -155,29 +171,31 @@ find_python() {    # sets PYTHON to the first that is 3.10 to 3.13 and can make 
   return 1
 }
 
-check_disk() {    # GIGABYTES: warn when less is free where the environment goes
+check_disk() {    # GIGABYTES: stop when less is free where the environment goes
   local folder=$VENV free
+  if compgen -G "$VENV/lib/python3*/site-packages/tensorflow" >/dev/null; then return; fi
   while [[ ! -d $folder ]]; do folder=$(dirname "$folder"); done
   free=$(df -Pk "$folder" | awk 'NR == 2 { print int($4 / 1048576) }')
-  [[ -x $VENV/bin/python ]] || ((free >= $1)) ||
-    echo "warning: $free GB free in $folder, $1 GB are needed: enlarge the disk first" >&2
+  ((free >= $1)) ||
+    fail "$free GB are free in $folder, $1 GB are needed: enlarge the disk in your cloud's" \
+      "console, then sudo growpart /dev/nvme0n1 1 && sudo resize2fs /dev/nvme0n1p1 (lsblk shows" \
+      "your disk's name; docs/gpu_machine.md has more)"
 }
 
 # --- the steps -----------------------------------------------------------------------------------
 
 install_tools() {
   step "Build tools and Python" "look at the package manager's message above; is there a network?"
-  if find_python && have gcc && have make; then
+  if find_python && { [[ $PACKAGER == none ]] || { have gcc && have make; }; }; then
     echo "already there"
     return
   fi
-  refresh_package_lists
-  if [[ $PACKAGER == apt ]]; then
-    install_packages build-essential python3-dev python3-venv curl ca-certificates pciutils
-    PYTHON=python3
-  else    # where python3 is Python 3.9 on Amazon Linux 2023
-    install_packages gcc gcc-c++ make python3.11 python3.11-devel pciutils dnf-plugins-core
+  if [[ $PACKAGER == dnf ]]; then    # where python3 is Python 3.9
+    install_packages gcc gcc-c++ make python3.11 python3.11-devel pciutils
     PYTHON=python3.11
+  else
+    install_packages build-essential python3-dev python3-venv pciutils
+    PYTHON=python3
   fi
   [[ $DRY_RUN == yes ]] || find_python || fail "no Python 3.10 to 3.13 found after installing it"
 }
@@ -185,70 +203,85 @@ install_tools() {
 add_nvidia_repository() {
   [[ $REPOSITORY_ADDED == no ]] || return 0
   REPOSITORY_ADDED=yes
-  if [[ $PACKAGER == apt ]]; then
-    local keyring=/var/cache/cuda-keyring.deb    # only root can write there
-    install_packages curl ca-certificates
-    run_as_root curl -fsSL -o "$keyring" "$REPOSITORY/cuda-keyring_1.1-1_all.deb"
-    run_as_root dpkg -i "$keyring"
-    if [[ $REPOSITORY == */debian12/* ]]; then    # NVIDIA's packages need some from contrib
-      install_packages software-properties-common
-      run_as_root add-apt-repository -y contrib
-    fi
-    refresh_package_lists
-  else
+  if [[ $PACKAGER == dnf ]]; then
+    install_packages dnf-plugins-core
     run_as_root dnf config-manager --add-repo "$REPOSITORY/cuda-amzn2023.repo"
+    return
   fi
+  local file keyring=/var/cache/cuda-keyring.deb    # only root can write there
+  install_packages curl ca-certificates
+  run_as_root curl -fsSL -o "$keyring" "$REPOSITORY/cuda-keyring_1.1-1_all.deb"
+  run_as_root dpkg -i "$keyring"
+  for file in "$ETC/apt/sources.list" "$ETC/apt/sources.list.d/debian.sources"; do
+    [[ $SYSTEM == debian* && -f $file ]] || continue    # NVIDIA's packages need some from contrib
+    run_as_root sed -i -E '/contrib/!s/^((deb|Components:) .*\bmain)\b/\1 contrib/' "$file"
+  done
+  LISTS_ARE_FRESH=no
+}
+
+install_headers() {    # what the driver's module is built with, for this kernel and its updates
+  local package series=kernel kernel
+  kernel=$(uname -r)
+  if [[ $PACKAGER == dnf ]]; then    # kernels after 6.1 have their version in the name: kernel6.12
+    [[ $kernel == 6.1.* ]] || series=kernel$(printf '%s' "$kernel" | cut -d. -f1,2)
+    install_packages dkms "$series-devel-$kernel" "$series-modules-extra-$kernel"
+    return
+  fi
+  install_packages "linux-headers-$kernel"
+  # Kernels come by packages such as linux-image-aws; linux-headers-aws brings headers with each.
+  for package in $(dpkg-query -W -f '${db:Status-Status} ${Package}\n' 'linux-image-[a-z]*' |
+    sed -n '/unsigned/d; s/^installed linux-image-/linux-headers-/p' || true); do
+    install_packages "$package" || echo "Note: after the next kernel update, run this script again."
+  done
+}
+
+load_driver() {    # does it work? Where no other driver holds the GPU this saves the reboot
+  run_as_root modprobe nvidia || true
+  [[ $DRY_RUN == yes ]] || nvidia-smi
 }
 
 install_driver() {
-  step "NVIDIA driver" "no headers for this kernel: update the system, reboot, run again"
+  step "NVIDIA driver" "no headers for this kernel: update the system, reboot. A build that broke:\
+ sudo dkms status, and /var/lib/dkms/nvidia/*/build/make.log says why"
   if [[ $HAS_DRIVER == yes ]]; then
     echo "already there, left as it is"
     return
   fi
-  if have nvidia-smi; then
-    echo "nvidia-smi is there but finds no driver. Reboot (sudo reboot) and run this script again."
-    echo "If that was done: sudo dmesg | grep -i nvidia; Secure Boot refuses unsigned modules."
-    exit 3
-  fi
+  [[ $PACKAGER != none ]] || fail "$UNSUITABLE"
   confirm "Install NVIDIA's driver from $REPOSITORY?"
   if have mokutil && [[ $(mokutil --sb-state 2>/dev/null) == *enabled* ]]; then
     echo "Note: Secure Boot is on: the driver's module must be signed with a key that you enrol at"
     echo "the next boot (console needed), or Secure Boot be switched off in the machine's settings."
   fi
-  local kernel
-  kernel=$(uname -r)
+  if have nvidia-smi; then    # installed, but not built for this kernel; apt may stumble over it
+    install_headers || true
+    if have dkms; then run_as_root dkms autoinstall || true; fi
+    if load_driver && [[ $DRY_RUN == no ]]; then return; fi
+  else
+    install_headers
+  fi
   add_nvidia_repository
-  if [[ $PACKAGER == apt ]]; then
-    install_packages "linux-headers-$kernel"
-    if [[ $GENERATION == old ]]; then
-      install_packages "nvidia-driver-pinning-$OLD_GPU_BRANCH"
-      install_packages cuda-drivers
-    else
-      install_packages nvidia-open
-    fi
-  else    # kernels after 6.1 carry their version in the package's name: kernel6.12-devel
-    local series=kernel
-    [[ $kernel == 6.1.* ]] || series=kernel$(printf '%s' "$kernel" | cut -d. -f1,2)
-    install_packages dkms "$series-devel-$kernel" "$series-modules-extra-$kernel"
-    if [[ $GENERATION == old ]]; then
-      run_as_root dnf module enable -y "nvidia-driver:$OLD_GPU_BRANCH-dkms"
-      install_packages cuda-drivers nvidia-driver-cuda
-    else
-      run_as_root dnf module enable -y nvidia-driver:open-dkms
-      install_packages nvidia-open
-    fi
+  if [[ $GENERATION == old && $PACKAGER == apt ]]; then
+    install_packages "nvidia-driver-pinning-$OLD_GPU_BRANCH"
+    install_packages cuda-drivers
+  elif [[ $GENERATION == old ]]; then
+    run_as_root dnf module enable -y "nvidia-driver:$OLD_GPU_BRANCH-dkms"
+    install_packages cuda-drivers nvidia-driver-cuda
+  else
+    [[ $PACKAGER == apt ]] || run_as_root dnf module enable -y nvidia-driver:open-dkms
+    install_packages nvidia-open
   fi
-  # Where no other driver holds the GPU, as on most cloud machines, this saves the reboot.
-  run_as_root modprobe nvidia || true
-  if [[ $DRY_RUN == no ]] && ! nvidia-smi; then
-    echo "The driver is installed. Reboot (sudo reboot) and run this script again: it goes on."
-    exit 3
-  fi
+  if load_driver; then return; fi
+  echo "The driver is installed but does not answer. Reboot (sudo reboot) and run this script"
+  echo "again: it goes on. If you have rebooted since, this is what the kernel says (Secure Boot"
+  echo "rejects keys that are not enrolled; nouveau must not hold the GPU):"
+  run_as_root dmesg | grep -iE 'nvidia|nvrm|nouveau|lockdown' | tail -n 5 || true
+  exit 3
 }
 
 install_system_cuda() {
   step "CUDA toolkit and cuDNN" "is $REPOSITORY reachable? Without --system-cuda, wheels are used"
+  [[ $PACKAGER != none ]] || fail "$UNSUITABLE"
   add_nvidia_repository
   install_packages "cuda-toolkit-$CUDA" cudnn9-cuda-12
 }
@@ -267,7 +300,7 @@ make_environment() {
 }
 
 install_requirements() {
-  step "Python packages" "is there a network, and room on the disk (df -h)? pip's message says which"
+  step "Python packages" "is there a network, and room on the disk (df -h)? See pip's message"
   local tensorflow
   set -- -r "$ROOT/requirements.txt"
   if [[ $CPU == no && $SYSTEM_CUDA == no ]]; then
@@ -276,7 +309,8 @@ install_requirements() {
     set -- "$@" "$tensorflow"
     [[ $GENERATION != old ]] || set -- "$@" "$OLD_GPU_CUDNN"
   fi
-  run "$VENV/bin/python" -m pip install "$@"
+  # Some systems keep /tmp in memory, where gigabytes have no room.
+  run env "TMPDIR=$VENV" "$VENV/bin/python" -m pip install "$@"
 }
 
 set_cuda_paths() {    # the wheels need no paths; the toolkit in /usr/local does
@@ -300,7 +334,8 @@ check_result() {
 }
 
 main() {
-  VENV=$ROOT/.venv CPU=no SYSTEM_CUDA=no ASSUME_YES=no DRY_RUN=no REPOSITORY_ADDED=no
+  VENV=$ROOT/.venv CPU=no SYSTEM_CUDA=no ASSUME_YES=no DRY_RUN=no
+  PACKAGER=none LISTS_ARE_FRESH=no REPOSITORY_ADDED=no
   while (($#)); do
     case $1 in
       --cpu) CPU=yes ;;
@@ -319,13 +354,14 @@ main() {
   STEP=Start HINT="see the message above"
   trap report_failure ERR
   if [[ $CPU == yes ]]; then
-    find_python || fail "no Python 3.10 to 3.13 with venv found: install it first (Debian and" \
-      "Ubuntu: sudo apt-get install python3-venv; Amazon Linux: sudo dnf install python3.11)"
-    check_disk 4
+    find_python || fail "no Python 3.10 to 3.13 with venv found, and TensorFlow 2.21 is for no" \
+      "other: install one (Debian, Ubuntu up to 24.04: sudo apt-get install python3-venv; Amazon" \
+      "Linux: sudo dnf install python3.11; anywhere: uv venv --seed --python 3.13 $VENV)"
+    check_disk $CPU_DISK
   else
     detect_system
     detect_gpu
-    check_disk 10
+    check_disk $GPU_DISK
     install_tools
     install_driver
     if [[ $SYSTEM_CUDA == yes ]]; then install_system_cuda; fi

@@ -593,7 +593,7 @@ def run(args, build, script):
             "python": platform.python_version(),
             "keras": keras.__version__,
             "backend": backend,
-            backend: importlib.metadata.version(backend),
+            backend: sys.modules[backend].__version__,
             "sacrebleu": importlib.metadata.version("sacrebleu"),
         },
         "device": device,

@@ -220,7 +220,7 @@ def main():
             "python": platform.python_version(),
             "keras": keras.__version__,
             "backend": keras.backend.backend(),
-            "tensorflow": importlib.metadata.version("tensorflow"),
+            "tensorflow": sys.modules["tensorflow"].__version__,
             "gymnasium": importlib.metadata.version("gymnasium"),
         },
         "device": device,

@@ -1,6 +1,7 @@
 """Chapter 1: the network from scratch, the optimizers, hold-out and K-fold; each script as run."""
 
 import json
+import re
 from importlib.util import find_spec
 
 import numpy as np
@@ -445,3 +446,181 @@ def test_run_dir_that_is_a_file(monkeypatch, capsys, tmp_path, name):
         load_script(f"chapter01/{name}.py").main()
     assert "error: --run-dir" in capsys.readouterr().err
     assert (tmp_path / "file").read_text() == "mine"
+
+
+# The check of the machine
+
+NO_DEVICE = {"CUDA_VISIBLE_DEVICES": "-1", "KERAS_BACKEND": "tensorflow"}
+PASSED = "[[22, 28], [49, 64]]", "/job:localhost/replica:0/task:0/device:GPU:0"
+
+
+@pytest.fixture
+def check_gpu(monkeypatch):
+    """The script, as if the command line were empty and there were one GPU on which all works."""
+    script = load_script("chapter01/check_gpu.py")
+    monkeypatch.setattr("sys.argv", ["check_gpu.py"])
+    monkeypatch.setattr(script, "find_gpus", lambda keras: (["GPU:0"], True))
+    for name in ("multiply_matrices", "convolve_images", "fit_one_step"):
+        monkeypatch.setattr(script, name, lambda keras: PASSED)
+    return script
+
+
+def test_check_on_the_cpu(run_script, tmp_path):
+    result = run_script("chapter01/check_gpu.py", cwd=tmp_path, env=NO_DEVICE)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "OK    product      [[22, 28], [49, 64]] on CPU:0" in result.stdout
+    assert "OK    convolution  8 images" in result.stdout
+    assert "OK    fit          loss " in result.stdout
+    assert 'CUDA_VISIBLE_DEVICES is "-1"' in result.stdout
+
+
+def test_check_on_jax_without_tensorflow(run_script, tmp_path):
+    if not find_spec("jax"):
+        pytest.skip("JAX is not installed (requirements-cluster.txt has it)")
+    (tmp_path / "tensorflow.py").write_text("raise ImportError('TensorFlow must not be needed')\n")
+    env = {"KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(tmp_path)}
+    result = run_script("chapter01/check_gpu.py", env=env)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert " on jax " in result.stdout and "OK    fit " in result.stdout
+    assert "OK    product      [[22, 28], [49, 64]] on cpu:0" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("backend", "settings", "words"),
+    [
+        ("torch", {}, ["No module named 'torch'", "KERAS_BACKEND is torch"]),
+        ("theano", {}, ["Unable to import backend", "KERAS_BACKEND is theano"]),
+        (None, {"backend": "theano"}, ["Unable to import backend", "keras.json: delete it"]),
+        (
+            None,
+            {"image_data_format": "channels_first", "floatx": "float16"},
+            ["channels_first, float16", "keras.json: delete it"],
+        ),
+    ],
+)
+def test_check_names_the_setting_that_keeps_keras_from_working(
+    run_script, tmp_path, monkeypatch, backend, settings, words
+):
+    monkeypatch.delenv("KERAS_BACKEND", raising=False)
+    (tmp_path / "torch.py").write_text("raise ModuleNotFoundError(\"No module named 'torch'\")\n")
+    env = {"PYTHONPATH": str(tmp_path), "KERAS_HOME": str(tmp_path)}
+    if settings:
+        (tmp_path / "keras.json").write_text(json.dumps(settings))
+    if backend:
+        env["KERAS_BACKEND"] = backend
+    result = run_script("chapter01/check_gpu.py", env=env)
+    assert result.returncode == 1 and "Traceback" not in result.stderr, result.stderr
+    (line,) = [line for line in result.stdout.splitlines() if line.startswith("FAIL  keras ")]
+    assert words[0] in line and words[1] in result.stdout
+
+
+def test_check_passes_where_all_works_on_the_gpu(check_gpu, capsys):
+    assert check_gpu.main() == 0
+    out = capsys.readouterr().out
+    assert out.endswith("A GPU does the work.\n") and "on GPU:0" in out and "try" not in out
+
+
+def test_check_without_a_gpu_fails_where_one_is_required(check_gpu, monkeypatch, capsys):
+    monkeypatch.setattr(check_gpu, "find_gpus", lambda keras: ([], True))
+    assert check_gpu.main() == 0
+    assert "--    gpu " in capsys.readouterr().out
+    monkeypatch.setattr("sys.argv", ["check_gpu.py", "--require-gpu"])
+    assert check_gpu.main() == 1
+    out = capsys.readouterr().out
+    assert "FAIL  gpu " in out and "What to try where a GPU should be used:" in out
+
+
+@pytest.mark.parametrize(
+    ("work", "remedy"),
+    [
+        ("multiply_matrices", "reboot"),
+        ("convolve_images", "cuDNN is missing"),
+        ("fit_one_step", "libdevice or ptxas"),
+    ],
+)
+@pytest.mark.parametrize("on_cpu", [True, False])
+def test_check_fails_where_one_item_does(check_gpu, monkeypatch, capsys, work, remedy, on_cpu):
+    def fail(keras):
+        if on_cpu:  # the wrong device
+            return "all right", "cpu:0"
+        raise RuntimeError("CUDA_ERROR_INVALID_PTX\nand more")
+
+    monkeypatch.setattr(check_gpu, work, fail)
+    assert check_gpu.main() == 1
+    (block,) = re.findall(r"^FAIL .*(?:\n  .*)+", capsys.readouterr().out, re.M)
+    why = "on cpu:0, although there is a GPU" if on_cpu else "RuntimeError: CUDA_ERROR_INVALID_PTX"
+    assert why in block and remedy in block and "and more" not in block
+
+
+@pytest.mark.parametrize(
+    ("work", "wrong"),
+    [
+        ("multiply_matrices", ("matmul", lambda first, second: np.full((2, 2), 21.0))),
+        ("convolve_images", ("conv", lambda images, kernel: np.zeros((8, 30, 30, 16)))),
+    ],
+)
+def test_check_sees_a_wrong_result(monkeypatch, work, wrong):
+    import keras
+
+    script = load_script("chapter01/check_gpu.py")
+    getattr(script, work)(keras)
+    monkeypatch.setattr(keras.ops, *wrong)
+    with pytest.raises(ValueError, match=r"instead of|off by"):
+        getattr(script, work)(keras)
+
+
+def test_check_sees_a_step_that_changes_nothing(monkeypatch):
+    import keras
+
+    history = type("History", (), {"history": {"loss": [2.3]}})
+    monkeypatch.setattr(keras.Model, "fit", lambda *args, **kwargs: history)
+    with pytest.raises(ValueError, match="not moved"):
+        load_script("chapter01/check_gpu.py").fit_one_step(keras)
+
+
+@pytest.mark.parametrize(
+    ("machine", "words"),
+    [
+        ({}, ["dlopen or cuInit"]),
+        ({"CUDA_VISIBLE_DEVICES": ""}, ["hides the GPU", "dlopen"]),
+        ({"LD_LIBRARY_PATH": "/opt/cuda"}, ["dlopen", "LD_LIBRARY_PATH"]),
+        ({"driver": "470.256.02"}, ["needs driver 525", "dlopen"]),
+        ({"capability": "3.7"}, ["3.7 is too old", "dlopen"]),
+        ({"capability": "12.0"}, ["KERAS_BACKEND=jax", "dlopen"]),
+        ({"capability": "", "driver": "strange"}, ["dlopen"]),
+        ({"cuda": False}, ["tensorflow is there without CUDA"]),
+        ({"driver": "", "system": "Windows", "cuda": False}, ["WSL 2", "without CUDA"]),
+        ({"driver": "", "system": "Darwin", "cuda": False}, ["macOS", "without CUDA"]),
+        ({"driver": "", "release": "6.6-microsoft-standard-WSL2"}, ["driver in Windows"]),
+        ({"machine": "aarch64", "cuda": False}, ["for ARM", "without CUDA"]),
+    ],
+)
+def test_check_suggests_what_applies_to_the_machine(check_gpu, monkeypatch, machine, words):
+    monkeypatch.setattr(check_gpu.Path, "exists", lambda path: False)  # no container
+    for name in ("LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES"):
+        monkeypatch.delenv(name, raising=False)
+        if name in machine:
+            monkeypatch.setenv(name, machine[name])
+    for name, value in (("system", "Linux"), ("release", "6.8"), ("machine", "x86_64")):
+        value = machine.get(name, value)
+        monkeypatch.setattr(check_gpu.platform, name, lambda value=value: value)
+    driver, capability = machine.get("driver", "580.95.05"), machine.get("capability", "8.9")
+    cuda = machine.get("cuda", True)
+    remedies = check_gpu.suggest_remedies("tensorflow", cuda, driver, capability)
+    assert len(remedies) == len(words), remedies
+    for word, remedy in zip(words, remedies, strict=True):
+        assert word in remedy
+
+
+def test_check_reads_what_nvidia_smi_says(check_gpu, monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert check_gpu.ask_driver("driver_version") == ""
+    fake = tmp_path / "nvidia-smi"
+    for answer, expected in [
+        ("echo 580.95.05; echo 580.95.05", "580.95.05"),
+        ("echo '[N/A]'", ""),
+        ("echo NVIDIA-SMI has failed; exit 9", ""),
+    ]:
+        fake.write_text(f"#!/bin/sh\n{answer}\n")
+        fake.chmod(0o755)
+        assert check_gpu.ask_driver("driver_version") == expected
