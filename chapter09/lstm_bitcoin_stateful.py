@@ -25,7 +25,7 @@ from lstm_bitcoin import create_callbacks, load_data, open_run, parse_arguments,
 
 
 def build_network(train_X, scale, batch_size=None, book_order=False):
-    """The same layers, compiled; stateful, for batches of `batch_size` alone, where it is given.
+    """The same layers; stateful and compiled, for batches of `batch_size`, where it is given.
 
     But in the book's order they take any number of minutes and answer after each: (n, minutes,
     inputs) to (n, minutes, 1).
@@ -41,7 +41,8 @@ def build_network(train_X, scale, batch_size=None, book_order=False):
             config["return_sequences"] = layer.return_sequences or not book_order
         x = layer.from_config(config)(x)
     model = keras.Model(inputs=inputs, outputs=x, name="lstm_bitcoin_stateful")
-    model.compile("adam", loss="mean_squared_error", steps_per_execution=16)  # batches a call
+    if batch_size:
+        model.compile("adam", loss="mean_squared_error", steps_per_execution=16)  # batches a call
     return model
 
 
@@ -56,7 +57,9 @@ def make_streams(X, y, batch_size, book_order=False):
     lags = 1 if book_order else X.shape[1]
     steps = len(y) // (batch_size * lags)
     X, y = X[-steps * batch_size * lags :], y[-steps * batch_size * lags :, np.newaxis]
-    if not steps or book_order:
+    if steps == 0:
+        raise ValueError(f"{len(y)} minutes are too few for one batch of {batch_size} streams")
+    if book_order:
         return X, y
 
     def cut(series):

