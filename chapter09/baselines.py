@@ -35,7 +35,7 @@ def forecast_baselines(data, orders=ORDERS):
     smoothing = SimpleExpSmoothing(known, "heuristic").fit()
     weight = smoothing.params["smoothing_level"]  # of the newest price; 1: the last value
     smoothing = SimpleExpSmoothing(recent, "heuristic").fit(weight, optimized=False)
-    train, test = (data[f"{part}_X"].reshape(len(data[f"{part}_y"]), -1) for part in PARTS)
+    train, test = (data[part].reshape(len(data[part]), -1) for part in ("train_X", "test_X"))
     order, arima = forecast_arima(recent, n, orders)
     forecasts = {
         "last value": np.zeros(n),
@@ -51,21 +51,17 @@ def forecast_baselines(data, orders=ORDERS):
     return forecasts
 
 
-PARTS = ("train", "test")
-
-
 def forecast_arima(prices, n, orders, column=None):
     """Fitted on all but the last n `prices`: the order of the best AIC; the n prices it expects.
 
     `column`: for ARIMAX, a value for each of `prices` that is known a minute before it.
     """
-    known, known_column = prices[:-n], None if column is None else column[:-n]
+    past, future = (None, None) if column is None else (column[:-n], column[-n:])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # starting values that it mends itself
-        fits = [ARIMA(known, known_column, order=order).fit() for order in orders]
+        fits = [ARIMA(prices[:-n], past, order=order).fit() for order in orders]
     best = min(fits, key=lambda fit: fit.aic)
-    whole = best.append(prices[-n:], exog=None if column is None else column[-n:])
-    return best.model.order, whole.predict(start=len(known))
+    return best.model.order, best.append(prices[-n:], exog=future).predict(start=len(prices) - n)
 
 
 def compare(ours, theirs):

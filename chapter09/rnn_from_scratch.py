@@ -4,12 +4,12 @@ Book: chapter 9, "Introducing recurrent neural networks" to "Backpropagation thr
 
     python chapter09/rnn_from_scratch.py    # seconds; draws runs/rnn_from_scratch/gradients.png
 
-With the same weights both give what Keras's layers give. The picture shows what is left of a
-gradient so many steps back: nearly straight lines on a logarithmic scale, so each step multiplies
-it by about the same factor. The LSTM's memory bus C is multiplied by the forget gate alone, at most
-1, dashed: open, it keeps what the simple RNN's matrix would have lost. But C also acts through h on
-all gates of the next step, by way of the recurrent weights. What comes back that way may be far
-more, and grow without limit: no gate holds it, only clipping (`clipnorm`) does.
+With the same weights both give what Keras's layers give (tests/test_chapter09.py). The picture
+shows what is left of a gradient so many steps back: nearly straight lines on a logarithmic scale,
+so each step multiplies it by about the same factor. Along the LSTM's memory bus C that is the
+forget gate, at most 1 (dashed): open, it keeps. But C also acts through h, by way of the recurrent
+weights, on all gates of the next step. What comes back that way may be far more, and grow without
+limit: no gate holds it, only clipping (`clipnorm`) does.
 """
 
 from pathlib import Path
@@ -88,25 +88,10 @@ def lstm_backward(steps, recurrent, gradient):
     return np.stack(dhs[::-1], axis=1), np.stack(dCs[::-1], axis=1)
 
 
-def make_layer(layer):
-    """A Keras layer for one input and its initial weights, as float64."""
+def initial_weights(layer):
+    """What Keras begins with, for one input."""
     layer.build((None, None, 1))
-    return layer, [weight.astype("float64") for weight in layer.get_weights()]
-
-
-def compare_with_keras(units=8, seed=1):
-    """Largest differences between our outputs and those of Keras's layers with equal weights."""
-    rng, differences = np.random.default_rng(seed), {}
-    inputs = rng.normal(size=(5, 12, 1))
-    for name, kind in (("simple RNN", keras.layers.SimpleRNN), ("LSTM", keras.layers.LSTM)):
-        layer, weights = make_layer(kind(units, return_sequences=True))
-        # Random biases, too: with zeros a mixed-up order of the gates could pass unseen.
-        weights = [rng.normal(0, 0.5, weight.shape) for weight in weights]
-        layer.set_weights(weights)
-        ours = rnn_forward(inputs, *weights) if "RNN" in name else lstm_forward(inputs, *weights)[0]
-        theirs = keras.ops.convert_to_numpy(layer(inputs.astype("float32")))
-        differences[name] = float(abs(ours - theirs).max())
-    return differences
+    return [weight.astype("float64") for weight in layer.get_weights()]
 
 
 def measure_gradients(steps=100, units=50, seed=1):
@@ -119,11 +104,11 @@ def measure_gradients(steps=100, units=50, seed=1):
     rng, gradients = np.random.default_rng(seed), {}
     inputs, last = rng.normal(size=(20, steps, 1)), rng.normal(size=(20, units))
     for factor in (0.5, 1, 1.5):
-        _, (U, W, b) = make_layer(keras.layers.SimpleRNN(units))
+        U, W, b = initial_weights(keras.layers.SimpleRNN(units))
         outputs = rnn_forward(inputs, U, factor * W, b)
         gradients[f"simple RNN, weights × {factor}"] = rnn_backward(outputs, factor * W, last)
     for forget_bias in (0, 1, 5):
-        _, (kernel, recurrent, bias) = make_layer(keras.layers.LSTM(units))
+        kernel, recurrent, bias = initial_weights(keras.layers.LSTM(units))
         bias[units : 2 * units] = forget_bias
         _, cells = lstm_forward(inputs, kernel, recurrent, bias)
         name = f"LSTM, forget bias {forget_bias}"
@@ -137,8 +122,6 @@ def measure_gradients(steps=100, units=50, seed=1):
 
 
 def main():
-    for name, difference in compare_with_keras().items():
-        print(f"{name}: largest difference from Keras's layer {difference:.1e}")
     fig, ax = plt.subplots(figsize=(8, 5), layout="constrained")
     for name, lengths in measure_gradients().items():
         half = np.flatnonzero(lengths < 0.5)
