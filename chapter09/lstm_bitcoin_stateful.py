@@ -70,18 +70,28 @@ def make_streams(X, y, batch_size, book_order=False):
 
 
 def forecast(model, X):
-    """Changes expected after the windows X, which follow each other: (n,), in dollars."""
+    """Changes expected after the windows X, which follow each other: (n,), in dollars.
+
+    A network that answers after each minute reads a day at a time, about as long as the streams it
+    has learned from: over weeks its memory may run away.
+    """
     if len(model.output_shape) == 2:
         return model.predict(X, batch_size=1000, verbose=0)[:, 0]
-    series = np.concatenate([X[0, :-1], X[:, -1]])  # read in one go, and nothing is forgotten
-    return model.predict(series[np.newaxis], verbose=0)[0, -len(X) :, 0]
+    n, lags, day = *X.shape[:2], min(1440, len(X))
+    series = np.concatenate([X[0, :-1], X[:, -1]])
+    starts = np.maximum(np.arange(n - day, -day, -day), 0)  # the last minute ends a day
+    days = np.stack([series[start : start + lags - 1 + day] for start in starts])
+    expected = np.empty(n, "float32")
+    for start, answers in zip(starts, model.predict(days, verbose=0), strict=True):
+        expected[start : start + day] = answers[lags - 1 :, 0]  # none from an empty memory
+    return expected
 
 
 class KeepTwin(callbacks.ModelCheckpoint):
     """Scores and saves the weights of a stateful network in its stateless `twin`.
 
-    The twin reads validation's minutes in one go; in streams 100 rows would begin with an empty
-    memory, and their first forecasts are bad.
+    The twin reads any number of minutes. In streams 100 rows of validation would begin with an
+    empty memory, and their first forecasts are bad.
     """
 
     def __init__(self, twin, data, *args, **kwargs):

@@ -314,11 +314,12 @@ def test_streams_have_no_gap_and_no_overlap(stateful):
 
 
 def test_stateful_forecasts_equal_one_long_memory(stateful, rnn):
-    """In streams, or all at once by the twin: what NumPy says that has read every minute before."""
+    """In streams, or by the twin: what NumPy says that has read every minute before."""
     import keras
 
     keras.utils.set_random_seed(1)
-    series = np.random.default_rng(0).normal(size=245).astype("float32")
+    rng = np.random.default_rng(0)
+    series = rng.normal(size=245).astype("float32")
     X = np.stack([series[i : i + 5] for i in range(240)])[:, :, np.newaxis]
     model = stateful.build_network(X, "std", batch_size=4)
     twin = stateful.build_network(X, "std")
@@ -333,6 +334,12 @@ def test_stateful_forecasts_equal_one_long_memory(stateful, rnn):
         return (h[0] @ V + c)[:, 0] * dollars.scale + dollars.offset
 
     np.testing.assert_allclose(stateful.forecast(twin, X), remember_all(series[:-1])[4:], atol=1e-5)
+    weeks = rng.normal(size=3004).astype("float32")  # two days, and the rest of a day before them
+    X = np.stack([weeks[i : i + 5] for i in range(3000)])[:, :, np.newaxis]
+    days = [remember_all(weeks[start : start + 1444])[4:] for start in (0, 120, 1560)]
+    expected = np.concatenate([days[0][:1440], days[1][1320:], days[2]])
+    np.testing.assert_allclose(stateful.forecast(twin, X), expected, atol=1e-5)
+    X = np.stack([series[i : i + 5] for i in range(240)])[:, :, np.newaxis]
     windows, _ = stateful.make_streams(X, series[5:], 4)
     answers = model.predict(windows, batch_size=4, verbose=0)
     for row in range(4):
