@@ -114,7 +114,8 @@ def main():
         rmse = np.sqrt(squares.mean(axis=1))  # of each seed
         rows = [compare(squares.mean(axis=0), errors[x][0]) for x in ("last value", arima)]
         table[name] = {"rmse": list(rmse), "above_last_value": rows[0], "above_arima": rows[1]}
-        print(f"{rmse.mean():.4f} ± {rmse.std(ddof=len(rmse) > 1):.4f}", end="")
+        spread = f" ± {rmse.std(ddof=1):.4f}" if len(rmse) > 1 else ""
+        print(f"{rmse.mean():.4f}{spread}", end="")
         for mean, low, high in rows:
             print(f"  {mean:+.2f} ({low:+.2f} to {high:+.2f})", end="")
         print(f"  {name}")
