@@ -214,9 +214,9 @@ def test_windows_are_kerass_and_the_test_looks_back_into_training(lstm, learnabl
 
 def test_nothing_looks_ahead(chapter, tmp_path):
     """Change the prices from now on: neither what now is forecast from nor a forecast moves."""
-    prices, now = walk(days=4), pd.Timestamp("2017-06-01 12:00")
+    prices, now = walk(days=4), pd.Timestamp("2017-06-01 12:01")
     files = [write_csv(tmp_path / "as it was.csv", prices)]
-    prices.loc[now:] += 100 * np.random.default_rng(1).random(size=(720, 1))
+    prices.loc[now:] += 100 * np.random.default_rng(1).random(size=(719, 1))
     prices.loc[now : now + pd.Timedelta(minutes=5)] = np.nan
     files.append(write_csv(tmp_path / "changed.csv", prices))
     seen = []
@@ -226,7 +226,7 @@ def test_nothing_looks_ahead(chapter, tmp_path):
         forecasts = chapter.baselines.forecast_baselines(data, [(1, 1, 0)])
         seen.append({name: values[known] for name, values in forecasts.items()})
         seen[-1] |= {"train": data["train_X"], "windows": data["test_X"][known]}
-    assert len(seen[0]["windows"]) == 721 and len(forecasts) == 6
+    assert len(seen[0]["windows"]) == 722 and len(forecasts) == 6
     for name in seen[0]:
         np.testing.assert_array_equal(seen[0][name], seen[1][name], err_msg=name)
 
