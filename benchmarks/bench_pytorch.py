@@ -28,7 +28,7 @@ from common import ROOT, load_script, record
 NETWORKS = {  # chapter's script, rows an epoch, batch size, what a row is
     "mlp": ("chapter05/mlp_mnist.py", 30_000, 30, "digits"),
     "cnn": ("chapter07/cnn_cifar10.py", 6_400, 32, "images"),
-    "lstm": ("chapter09/lstm_bitcoin.py", 16_000, 100, "forecasts"),
+    "lstm": ("chapter09/lstm_bitcoin_stateful.py", 16_000, 100, "forecasts"),
 }
 WARM_UP = 2
 
@@ -53,9 +53,11 @@ def prepare_keras(name):
     keras.utils.set_random_seed(1)
     script, _, batch_size, _ = NETWORKS[name]
     script = load_script(ROOT / script)
-    if name == "lstm":
-        assert batch_size == script.BATCH_SIZE
-    model, (X, y) = script.build_network(), make_rows(name)
+    X, y = make_rows(name)
+    if name == "lstm":  # stateful, and like PyTorch's it answers after a window's last minute
+        model = script.build_network(X, "minmax", batch_size, book_order=True)
+    else:
+        model = script.build_network()
     weights = sum(int(np.prod(weight.shape)) for weight in model.trainable_weights)
     if name == "lstm":  # stateful: it reads its streams in order
         return lambda: model.fit(X, y, batch_size=batch_size, shuffle=False, verbose=0), weights

@@ -1,171 +1,132 @@
-"""Forecasts that a network has to beat, and the scores to compare them by.
+"""Forecasts that a network has to beat, and whether it does.
 
-Book: chapter 9, "A refresher on time series problems", "ARIMA and ARIMAX forecasting" and
-"Measuring performance". `lstm_bitcoin.py` prints them beside the network. To use them elsewhere
-copy this file: it needs a price series with one row a minute, and no Keras.
+Book: chapter 9, "A refresher on time series problems" and "ARIMA and ARIMAX forecasting".
 
-Every forecast is one minute ahead: made with all prices up to the minute before, and none later.
-What is fitted is fitted once, on minutes before the test.
+    python chapter09/baselines.py                                 # the simple models; two minutes
+    python chapter09/baselines.py --run-dirs runs/lstm_bitcoin    # networks beside them
+
+All forecast one minute, from the prices before it; what is fitted is fitted once, before the test.
+Runs of networks that differ in their seeds alone are taken together.
 """
 
+import argparse
+import json
+import sys
 import warnings
+from pathlib import Path
 
 import numpy as np
-from statsmodels.stats.proportion import proportion_confint
-from statsmodels.stats.weightstats import DescrStatsW
-from statsmodels.tools.sm_exceptions import ConvergenceWarning
+import pandas as pd
+from lstm_bitcoin import TEST_DATES, TRAIN_DATES, load_data
+from sklearn.linear_model import LinearRegression
 from statsmodels.tsa.arima.model import ARIMA
 from statsmodels.tsa.holtwinters import SimpleExpSmoothing
 from statsmodels.tsa.stattools import adfuller
 
-FIT_MINUTES = 14 * 24 * 60  # smoothing and ARIMA are fitted on the last two weeks before the test
-# (p, d, q); the best AIC on those two weeks is taken, as R's auto.arima does.
-ARIMA_ORDERS = [(1, 1, 0), (0, 1, 1), (1, 1, 1), (2, 1, 2), (5, 1, 0)]
-NO_MOVE = 1e-4  # dollars: a forecast this near to 0 has no direction
+ORDERS = [(1, 1, 0), (0, 1, 1), (1, 1, 1), (2, 1, 2), (5, 1, 0)]  # (p, d, q) of ARIMA
+FIT_MINUTES = 14 * 24 * 60  # smoothing and ARIMA learn from the two weeks before the test
 
 
-def forecast_baselines(prices, test_times, exog=None):
-    """Changes expected by each baseline in each test minute, in dollars.
-
-    Args:
-        prices: Series, one row a minute, from the start of training to the end of the test.
-        test_times: the minutes to forecast, at the end of `prices`.
-        exog: None, or a DataFrame beside `prices` for ARIMAX. Each row must be known a minute
-            ahead: shift columns that are measured during the minute.
-
-    Returns:
-        (forecasts, fits): name → array (n,); dict of what was fitted.
-    """
-    known = prices[: test_times[0]].iloc[:-1]
-    drift = (known.iloc[-1] - known.iloc[0]) / (len(known) - 1)
-    alpha, smoothed = smooth_exponentially(known, prices[test_times])
+def forecast_baselines(data, orders=ORDERS):
+    """The changes that each baseline expects in the minutes of test_y: name → (n,), dollars."""
+    n, prices = len(data["test_y"]), data["prices"]["Close"].to_numpy()
+    recent = prices[-n - FIT_MINUTES :]
+    known, last = recent[:-n], recent[-n - 1 : -1]
+    smoothing = SimpleExpSmoothing(known, "heuristic").fit()
+    weight = smoothing.params["smoothing_level"]  # of the newest price; 1: the last value
+    smoothing = SimpleExpSmoothing(recent, "heuristic").fit(weight, optimized=False)
+    train, test = (data[part].reshape(len(data[part]), -1) for part in ("train_X", "test_X"))
+    order, arima = forecast_arima(recent, n, orders)
     forecasts = {
-        "last value": np.zeros(len(test_times)),
-        "drift": np.full(len(test_times), drift),
-        "exponential smoothing": smoothed,
+        "last value": np.zeros(n),
+        "drift": np.full(n, np.diff(prices[:-n]).mean()),
+        "exponential smoothing": smoothing.fittedvalues[-n:] - last,
+        "linear regression": LinearRegression().fit(train, data["train_y"]).predict(test),
+        f"ARIMA{order}": arima - last,
     }
-    fits = {"drift_usd": float(drift), "exponential_smoothing_alpha": alpha}
-    order, forecasts["ARIMA"] = forecast_arima(known, prices[test_times])
-    fits["arima_order"] = list(order)
-    if exog is not None:
-        forecasts["ARIMAX"] = forecast_arima(known, prices[test_times], [order], exog)[1]
-        fits["arimax_columns"] = list(exog)
-    return forecasts, fits
+    if "Volume" in data["prices"]:  # of the minute before: known in time
+        volume = np.log1p(data["prices"]["Volume"]).shift(1, fill_value=0).to_numpy()
+        _, arimax = forecast_arima(recent, n, [order], volume[-len(recent) :])
+        forecasts["ARIMAX, volume"] = arimax - last
+    return forecasts
 
 
-def smooth_exponentially(known, test):
-    """Forecasts of the exponentially weighted mean of all prices so far; returns (alpha, changes).
+def forecast_arima(prices, n, orders, column=None):
+    """Fitted on all but the last n `prices`: the order of the best AIC; the n prices it expects.
 
-    alpha is the weight of the newest price: at 1 the forecast is the last value.
+    `column`: for ARIMAX, a value for each of `prices` that is known a minute before it.
     """
-    recent = known.iloc[-FIT_MINUTES:].to_numpy()
-    fitted = SimpleExpSmoothing(recent, initialization_method="heuristic").fit()
-    alpha = float(fitted.params["smoothing_level"])
-    series = np.concatenate([recent, test])
-    levels = SimpleExpSmoothing(series, initialization_method="heuristic").fit(
-        smoothing_level=alpha, optimized=False
-    )
-    start = len(recent)
-    return alpha, levels.fittedvalues[start:] - series[start - 1 : -1]
-
-
-def forecast_arima(known, test, orders=None, exog=None):
-    """Fit ARIMA (with `exog` ARIMAX) on the end of `known`, forecast `test` minute by minute.
-
-    The parameters stay; only the newest prices are fed in (`append`), so a month takes a second.
-
-    Returns:
-        (order, changes): the order with the best AIC; array (n,) in dollars.
-    """
-    recent = known.iloc[-FIT_MINUTES:]
-    columns = {"known": None, "test": None}
-    if exog is not None:
-        past = exog.loc[recent.index]
-        scaled = (exog - past.mean()) / (past.std() + 1e-12)  # large numbers stall the optimizer
-        columns = {"known": scaled.loc[recent.index], "test": scaled.loc[test.index]}
-        columns = {part: rows.fillna(0).to_numpy() for part, rows in columns.items()}
-    results = []
-    for order in orders or ARIMA_ORDERS:
-        model = ARIMA(recent.to_numpy(), columns["known"], order=order)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)
-            warnings.simplefilter("ignore", UserWarning)  # starting values that it mends itself
-            results.append((order, model.fit()))
-    order, result = min(results, key=lambda pair: pair[1].aic)
-    result = result.append(test.to_numpy(), exog=columns["test"])
-    expected = result.predict(start=len(recent))
-    return order, expected - np.concatenate([recent.iloc[-1:], test.iloc[:-1]])
-
-
-def score(actual, expected, dollars_per_unit, naive_mae):
-    """Scores of expected changes against the actual ones, both in dollars.
-
-    Args:
-        dollars_per_unit: dollars in one unit of the scaled series.
-        naive_mae: mean absolute error of the last value in training, the M(A)SE's yardstick.
-
-    Returns:
-        dict: `rmse_scaled`, `rmse_usd`, `mae_usd`, `mase` (Hyndman and Koehler, 2006) and
-        `direction`: the share of right signs with its 95 % Wilson interval, among the
-        `direction_count` minutes in which the price moved and a move was forecast; None if none.
-    """
-    actual, expected = np.asarray(actual), np.asarray(expected)
-    error = expected - actual
-    rmse, mae = float(np.sqrt(np.mean(error**2))), float(np.abs(error).mean())
-    counted = (actual != 0) & (np.abs(expected) > NO_MOVE)
-    count = int(counted.sum())
-    right = int((np.sign(actual) == np.sign(expected))[counted].sum())
-    low, high = proportion_confint(right, count, method="wilson") if count else (None, None)
-    return {
-        "rmse_scaled": rmse / dollars_per_unit,
-        "rmse_usd": rmse,
-        "mae_usd": mae,
-        "mase": mae / naive_mae,
-        "direction": right / count if count else None,
-        "direction_low": None if low is None else float(low),
-        "direction_high": None if high is None else float(high),
-        "direction_count": count,
-    }
-
-
-def compare_with_last_value(actual, expected):
-    """How much smaller the squared error is than the last value's, with a 95 % interval.
-
-    `actual` has a DatetimeIndex. Errors of neighbouring minutes go together (calm and wild hours),
-    so the interval is Student's over daily means; it needs two days.
-
-    Returns:
-        dict: `gain`, `gain_low`, `gain_high`: shares of the last value's mean squared error;
-        `verdict`: "beats", "loses to" or "undecided"; `words`: all of it to print.
-    """
-    gains = actual**2 - (actual - expected) ** 2  # the last value's error is the change itself
-    days = gains.groupby(actual.index.date).mean()
-    mse = float((actual**2).mean())
-    gain = float(gains.mean()) / mse
-    if len(days) < 2:
-        return {"gain": gain, "verdict": "undecided", "words": f"{gain:+.2%}; too short to judge"}
-    low, high = (float(bound) / mse for bound in DescrStatsW(days).tconfint_mean())
-    verdict = "beats" if low > 0 else "loses to" if high < 0 else "undecided"
-    words = {"beats": "better", "loses to": "worse", "undecided": "not to be told apart"}[verdict]
-    return {
-        "gain": gain,
-        "gain_low": low,
-        "gain_high": high,
-        "verdict": verdict,
-        "words": f"squared error {-gain:+.2%} (95 % interval {-high:+.2%} to {-low:+.2%}): {words}",
-    }
-
-
-def dickey_fuller(series, lags=60):
-    """Statistic and p-value of the augmented Dickey-Fuller test; small p: the series is stationary.
-
-    The number of lags is fixed at an hour: trying them all takes minutes on 200,000 rows.
-    """
+    past, future = (None, None) if column is None else (column[:-n], column[-n:])
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # the result's type will change in 0.16
-        statistic, p_value, *_ = adfuller(series, maxlag=lags, autolag=None)
-    return float(statistic), float(p_value)
+        warnings.simplefilter("ignore")  # starting values that it mends itself
+        fits = [ARIMA(prices[:-n], past, order=order).fit() for order in orders]
+    best = min(fits, key=lambda fit: fit.aic)
+    return best.model.order, best.append(prices[-n:], exog=future).predict(start=len(prices) - n)
+
+
+def compare(ours, theirs):
+    """By how many % our squared errors (n,) are above theirs: [mean, 95 % interval's two ends].
+
+    Diebold and Mariano's test (1995). Every minute counts alike; but as those of one day go
+    together, the mean is as uncertain as sums over a day are (Newey and West, a day's lags).
+    """
+    more = 100 * (ours - theirs) / theirs.mean()
+    day = min(1440, len(more) // 10 + 1)
+    sums = np.convolve(more - more.mean(), np.ones(day))  # of every stretch of a day
+    error = np.sqrt((sums**2).sum() / day) / len(more)
+    return [more.mean(), more.mean() - 1.96 * error, more.mean() + 1.96 * error]
+
+
+def read_runs(run_dirs, times):
+    """Forecasts of networks, for the minutes `times`: name → a column for each seed."""
+    forecasts = {}
+    for run_dir in run_dirs:
+        settings = json.loads((run_dir / "settings.json").read_text())
+        settings.pop("seed")
+        table = pd.read_csv(run_dir / "forecasts.csv", index_col=0, parse_dates=True)
+        if not table.index.equals(times):
+            raise ValueError(f"{run_dir} forecasts other minutes")
+        forecasts.setdefault(json.dumps(settings), {})[str(run_dir)] = table["forecast"]
+    return {", ".join(runs): np.stack(list(runs.values())) for runs in forecasts.values()}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", metavar="SOURCE", help='"sample" or a CSV file of minute prices')
+    parser.add_argument("--train-dates", nargs=2, default=TRAIN_DATES, help="2017-01-01 2017-05-31")
+    parser.add_argument("--test-dates", nargs=2, default=TEST_DATES, help="2017-06-01 2017-06-30")
+    parser.add_argument("--run-dirs", type=Path, nargs="+", default=[], help="of networks")
+    parser.add_argument("--output", type=Path, help="a JSON file to write the table to")
+    args = parser.parse_args()
+    try:
+        data = load_data(args.data, args.train_dates, args.test_dates)
+        networks = read_runs(args.run_dirs, data["test_times"])
+    except Exception as error:  # pandas and json raise a dozen kinds
+        sys.exit(f"error: {args.data or 'bitcoin'}: {' '.join(str(error).split())}")
+    forecasts = forecast_baselines(data) | networks
+    actual = data["test_y"].astype("float64")
+    known = data["prices"]["Close"].to_numpy()[: -len(actual)]
+    errors = {name: np.atleast_2d(x - actual) ** 2 for name, x in forecasts.items()}
+    arima = next(name for name in errors if name.startswith("ARIMA("))
+    table = {}
+    print("RMSE, dollars; squared error above the last value's, above ARIMA's, in %")
+    for name, squares in errors.items():
+        rmse = np.sqrt(squares.mean(axis=1))  # of each seed
+        rows = [compare(squares.mean(axis=0), errors[x][0]) for x in ("last value", arima)]
+        table[name] = {"rmse": list(rmse), "above_last_value": rows[0], "above_arima": rows[1]}
+        spread = f" ± {rmse.std(ddof=1):.4f}" if len(rmse) > 1 else ""
+        print(f"{rmse.mean():.4f}{spread}", end="")
+        for mean, low, high in rows:
+            print(f"  {mean:+.2f} ({low:+.2f} to {high:+.2f})", end="")
+        print(f"  {name}")
+    warnings.simplefilter("ignore")  # adfuller's result is going to change
+    for name, series in (("price", known), ("change", np.diff(known))):
+        statistic, p_value, *_ = adfuller(series, maxlag=60, autolag=None)  # an hour
+        print(f"Augmented Dickey-Fuller, {name}: statistic {statistic:.2f}, p = {p_value:.3g}")
+        table[f"dickey_fuller_{name}"] = {"statistic": statistic, "p_value": p_value}
+    if args.output:
+        args.output.write_text(json.dumps(table, indent=2))
 
 
 if __name__ == "__main__":
-    raise SystemExit("a module: python chapter09/lstm_bitcoin.py uses it")
+    main()

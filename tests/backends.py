@@ -70,9 +70,10 @@ chapter08/how_much_data.py runs/cats --folds 2 --steps 20
 chapter08/classify_photo.py data/sorted/val/cat/cat.9.jpg --run-dir runs/cats
 chapter08/grad_cam.py data/sorted/val/cat/cat.9.jpg --run-dir runs/cats
 chapter09/rnn_from_scratch.py --steps 2
-chapter09/lstm_bitcoin.py --data sample --epochs 1 --stateless
-chapter09/predict_and_graph.py --data sample --run-dir runs/chapter09/lstm_bitcoin_stateless_sample
 chapter09/lstm_bitcoin.py --data sample --epochs 1
+chapter09/predict_and_graph.py --data sample --run-dir runs/lstm_bitcoin_sample
+chapter09/baselines.py --data sample --run-dirs runs/lstm_bitcoin_sample
+chapter09/lstm_bitcoin_stateful.py --data sample --epochs 1
 chapter10/vectorize_text.py --data sample
 chapter10/word2vec_imdb.py --data sample --epochs 1
 chapter10/word_vectors.py --data sample
