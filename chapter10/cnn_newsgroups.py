@@ -34,7 +34,7 @@ from sklearn.model_selection import train_test_split
 DATA = Path(__file__).resolve().parent.parent / "data"
 NEWSGROUPS = DATA / "newsgroups" / "20_newsgroup"  # python data/fetch.py newsgroups
 SAMPLE = DATA / "samples" / "20_newsgroup.tar.gz"
-HEADER = re.compile(r"(Xref|Path|Newsgroups|From|Subject|Message-ID|Date|Organization|Lines): ")
+HEADER = re.compile(r"([\w-]+:.*\n|[ \t].*\n)*(From|Newsgroups): ")
 
 
 def load_data(source=None):
