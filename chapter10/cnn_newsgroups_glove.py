@@ -198,6 +198,8 @@ def open_run(run_dir, settings, batches):
     if not (run_dir / "last.keras").exists():
         return None, 0, None
     lines = log.read_bytes().splitlines(keepends=True)
+    # New random numbers from here on, not those of the first epoch again.
+    keras.utils.set_random_seed((settings["seed"] + len(lines)) % 2**32)
     model = keras.models.load_model(run_dir / "last.keras")
     model.evaluate(batches.take(1), verbose=0)  # is it a network for rows like these?
     done = int(model.optimizer.iterations) // len(batches)
