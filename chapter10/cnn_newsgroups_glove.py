@@ -21,7 +21,6 @@ import zlib
 from pathlib import Path
 
 import keras
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import tensorflow as tf
@@ -286,12 +285,10 @@ def main():
         shuffle=False,  # the batches are, anew in each epoch
     )
     history = pd.read_csv(args.run_dir / "history.csv", index_col="epoch")
-    history.plot(subplots=[("loss", "val_loss"), ("accuracy", "val_accuracy")], grid=True)
-    plt.savefig(args.run_dir / "learning_curves.png")
     metrics = settings | report(keras.models.load_model(best), data)
     metrics |= {"epochs": len(history), "best_epoch": int(history["val_accuracy"].argmax()) + 1}
     (args.run_dir / "metrics.json").write_text(json.dumps(metrics, indent=2))
-    print(f"Model, metrics and pictures are in {args.run_dir}")
+    print(f"Model and metrics are in {args.run_dir}")
 
 
 if __name__ == "__main__":

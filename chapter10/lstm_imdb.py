@@ -81,10 +81,9 @@ def read_text(file):
     if b"\0" in content:
         raise ValueError(f"{file.name} is no text, or UTF-16: save it as UTF-8")
     try:
-        text = content.decode("utf-8-sig")
+        return content.decode("utf-8-sig")
     except UnicodeDecodeError:
-        text = content.decode("latin-1")
-    return text.replace("\r\n", "\n")
+        return content.decode("latin-1")
 
 
 def build_network(texts, steps, vocab_size=20000, embedding_dim=100, word_dropout=0.3):
