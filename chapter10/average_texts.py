@@ -95,7 +95,7 @@ def count_copies(data):
 
 def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("set", choices=["newsgroups", "imdb"])
+    parser.add_argument("set", choices=["newsgroups", "imdb"], help="which texts")
     parser.add_argument("--data", metavar="SOURCE", help='"sample", or a folder or tar of texts')
     parser.add_argument("--strip-quotes", action="store_true", help="and signatures of posts")
     parser.add_argument("--ngrams", type=int, default=1, help="2: words and pairs; default: 1")
