@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent
 MEASURED = "test.accuracy"
 LOGISTIC = "baselines.logistic_regression_accuracy"
 OTHER_TASK = "nsfwjs_inceptionv3_notop.weights.h5"  # chapter08/README.md, "Which weights"
-TFIDF = "baselines.tfidf_logistic_regression_accuracy"
+TFIDF = "baselines.tfidf_accuracy"
 
 
 def seeds(name, *numbers):
@@ -94,17 +94,6 @@ ROWS = [
     (9, "the same, stateless", "–", ["lstm_bitcoin_stateless", "lstm_bitcoin_stateless_seed2"],
      ("test RMSE, dollars", "test.rmse_usd", 3),
      ("last value", "baselines.last_value_rmse_usd", 3), "--stateless"),
-    (10, "IMDB, LSTM", "validation accuracy 0.86", ["lstm_imdb"], ("test accuracy", MEASURED, 3),
-     ("TF-IDF + logistic regression", TFIDF, 3), ""),
-    (10, "20 newsgroups, CNN, vectors learned", "curves", ["cnn_newsgroups_50d"],
-     ("test accuracy", MEASURED, 3), ("TF-IDF + logistic regression", TFIDF, 3),
-     "--embedding-dim 50"),
-    (10, "the same, GloVe of 50 dimensions, frozen", "curves", ["cnn_newsgroups_glove_50d"],
-     ("test accuracy", MEASURED, 3), ("TF-IDF + logistic regression", TFIDF, 3),
-     "--vectors glove.6B.50d.txt"),
-    (10, "the same, fine-tuned", "not helpful", ["cnn_newsgroups_glove_fine_tuned_50d"],
-     ("test accuracy", MEASURED, 3), ("TF-IDF + logistic regression", TFIDF, 3),
-     "--vectors glove.6B.50d.txt --fine-tune"),
     (11, "English to French by characters", "no figure", ["char_seq2seq"],
      ("BLEU", "test.bleu", 1), ("nearest sentence", "baselines.nearest_neighbour_bleu", 1), ""),
     (11, "the same with attention", "described", ["attention_seq2seq"], ("BLEU", "test.bleu", 1),
@@ -232,11 +221,6 @@ SHORT = [
     (9, "against ARIMA, test RMSE in dollars", "baseline", "baselines.arima_rmse_usd",
      ["lstm_bitcoin", "lstm_bitcoin_seed2"], "test.rmse_usd", 3,
      "minute prices are close to a random walk; the chapter's README tests the difference"),
-    (10, "IMDB, LSTM against TF-IDF, test accuracy", "baseline", TFIDF, ["lstm_imdb"], MEASURED, 3,
-     "25,000 reviews are few to learn word vectors from"),
-    (10, "20 newsgroups, best CNN against TF-IDF, test accuracy", "baseline", TFIDF,
-     ["cnn_newsgroups_glove_fine_tuned_50d"], MEASURED, 3,
-     "vectors of 50 dimensions where the book has 100, and single words tell the topic"),
     (12, "Lunar Lander against a hand-written pilot, mean reward", "baseline",
      "baselines.hand_written_pilot_mean_reward",
      ["dqn_lunar_lander_seed1", "dqn_lunar_lander_seed2"], "test.mean_reward", 1,
