@@ -73,7 +73,7 @@ def report(model, data, baseline):
     """Accuracies as a dict: the network's, and its lead over the `baseline`'s answers (n,)."""
     y, scores = data["test_y"], {}
     for part in ("train", "val", "test"):
-        batches = cnn_newsgroups.batch_by_length(data[f"{part}_X"], data[f"{part}_y"], 250)
+        batches = cnn_newsgroups.batch_by_length(data[f"{part}_X"], data[f"{part}_y"], 100)
         scores[part] = model.evaluate(batches, verbose=0, return_dict=True)
         print(f"{part:>5} accuracy {scores[part]['accuracy']:.4f}")
     guesses = model.predict(data["test_X"], batch_size=50, verbose=0).argmax(axis=1)
@@ -130,7 +130,7 @@ def main():
     history = model.fit(
         cnn_newsgroups.batch_by_length(data["train_X"], data["train_y"], 128, seed=args.seed),
         epochs=args.epochs,
-        validation_data=cnn_newsgroups.batch_by_length(data["val_X"], data["val_y"], 250),
+        validation_data=cnn_newsgroups.batch_by_length(data["val_X"], data["val_y"], 100),
         callbacks=[patience],
         shuffle=False,  # the batches are, anew in each epoch
     ).history

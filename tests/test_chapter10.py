@@ -268,6 +268,11 @@ def test_an_archive_of_the_class_folders_themselves(cnn, tmp_path):
     assert data["class_names"] == cnn.load_data("sample")["class_names"]
 
 
+def test_an_archive_that_leads_outside_is_refused(cnn, tmp_path):
+    with pytest.raises(tarfile.TarError):
+        cnn.load_data(write_tar(tmp_path / "x.tar.gz", {"top/../../../evil": b"x"}))
+
+
 def test_headers_are_cut_off_and_nothing_else(cnn):
     post = "From: a@b.c\nNewsgroups: sci.med\nSubject: x\n\nFirst line: y\n\nSecond part.\n"
     assert cnn.strip_header(post) == "First line: y\n\nSecond part.\n"
