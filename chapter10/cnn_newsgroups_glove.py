@@ -268,11 +268,11 @@ def main():
             if there["class_names"] != class_names:
                 raise ValueError(f"{best} was trained on other classes")
             return report(keras.models.load_model(best), data)
+        index = load_word_vectors(args.vectors)
         batches = batch_by_length(train_X, train_y, args.batch_size)
         model, done, score = open_run(args.run_dir, settings, batches)
-        if not model:
-            index = load_word_vectors(args.vectors)
-            model = build_model(train_X, index, len(class_names), args.fine_tune, args.dropout)
+        size = (len(class_names), args.fine_tune, args.dropout)
+        model = model or build_model(train_X, index, *size)
     except Exception as error:  # tarfile, zlib, h5py and Keras raise a dozen kinds
         sys.exit(f"error: {args.data or NEWSGROUPS}: {' '.join(str(error).split())}")
     model.summary()

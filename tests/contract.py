@@ -491,7 +491,7 @@ def test_bad_input_gives_one_line(script, tmp_path):
     kind = TRAINERS[script][0]
     (tmp_path / "data").mkdir()
     files = [*write_bad_files(tmp_path / "data", kind), tmp_path / "nowhere.npz", tmp_path]
-    good = ["--data", tmp_path / "data" / kind]
+    good = [*OPTIONS.get(script, []), "--data", tmp_path / "data" / kind]
     (tmp_path / "file").write_text("no folder")
     messages = refuse(
         script,
