@@ -1,4 +1,4 @@
-"""Classify texts by the average of their words' vectors: small, fast, and not behind TF-IDF.
+"""Classify texts by the average of their words' vectors, the simplest network for them.
 
 Book: chapter 10, "Getting from words to documents", which describes it. (Its other idea, doc2vec,
 is Doc2Vec in the package gensim.) Reads its data as cnn_newsgroups.py and lstm_imdb.py do.
@@ -117,6 +117,8 @@ def main():
     try:
         if keras.backend.backend() != "tensorflow":
             raise ValueError("a network that takes strings needs the TensorFlow backend")
+        if args.run_dir.exists():
+            raise ValueError(f"{args.run_dir} exists; give another --run-dir")
         keras.utils.set_random_seed(args.seed)
         script = cnn_newsgroups if args.set == "newsgroups" else lstm_imdb
         data = script.load_data(args.data)

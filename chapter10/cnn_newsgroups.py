@@ -7,8 +7,8 @@ Book: chapter 10, "Document classification with and without GloVe" (here: withou
     python chapter10/cnn_newsgroups.py --data sample      # made-up posts, needs no network
     python chapter10/cnn_newsgroups.py --data my_texts/   # yours: a folder of text files per class
 
-What to look for: logistic regression on TF-IDF, printed beside the network, is far ahead of it.
-average_texts.py is a smaller network that is not behind.
+What to look for: logistic regression on TF-IDF, printed beside the network. average_texts.py is a
+far smaller network on the same posts.
 """
 
 import argparse

@@ -8,7 +8,7 @@ cnn_newsgroups.py: `load_word_vectors`, `embedding_index_to_matrix`, and the emb
     python chapter10/cnn_newsgroups_glove.py --fine-tune --dropout 0.5 --run-dir runs/fine_tuned
     python chapter10/cnn_newsgroups_glove.py --data sample --vectors sample    # no network
 
-What to look for: how many words have no vector, and how much it helps to train the vectors further.
+What to look for: how many words have no vector, and whether it helps to train the vectors further.
 """
 
 import argparse

@@ -6,8 +6,8 @@ Book: chapter 10, "Sentiment analysis with Keras embedding layers and LSTMs".
     python chapter10/lstm_imdb.py --data aclImdb/         # the same as text files
     python chapter10/lstm_imdb.py --data sample           # made-up reviews, needs no network
 
-What to look for: how soon the network knows its reviews by heart; logistic regression on TF-IDF,
-printed beside it, is ahead. average_texts.py shows a network that is not behind.
+What to look for: how soon the network knows its reviews by heart; logistic regression on TF-IDF
+is printed beside it. average_texts.py trains a simpler network on the same reviews.
 """
 
 import argparse

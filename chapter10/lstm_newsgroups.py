@@ -7,8 +7,8 @@ Book: chapter 10, "Performance": "attempt the same problem with an LSTM".
     python chapter10/lstm_newsgroups.py --pooling last --run-dir runs/lstm_last
     python chapter10/lstm_newsgroups.py --data sample     # made-up posts, needs no network
 
-What is new beside cnn_newsgroups.py is in `build_model`. What to look for: after its last word an
-LSTM has forgotten most of a post; the average over all words has not.
+What is new beside cnn_newsgroups.py is in `build_model`. What to look for: what an LSTM has kept of
+a post after its last word, and what the average over all words has.
 """
 
 import argparse

@@ -398,7 +398,9 @@ def test_average_learns_the_sample(run_script, average, kind, tmp_path):
     model = keras.models.load_model(tmp_path / "run" / "model.keras")
     assert np.isfinite(model.predict(np.array(["", "good"], dtype=object), verbose=0)).all()
     again = run_script(AVERAGE, *options)
-    assert again.returncode == 1 and "exists" in again.stderr and again.stderr.count("\n") == 1
+    errors = [line for line in again.stderr.splitlines() if line.startswith("error: ")]
+    assert again.returncode == 1 and "Traceback" not in again.stderr
+    assert len(errors) == 1 and "another --run-dir" in errors[0]
 
 
 @pytest.mark.slow
