@@ -325,11 +325,11 @@ def test_networks_are_the_books(cnn, glove, imdb):
     convolutions = [5 * size * 128 + 128 for size in (100, 128, 128)]
     assert [*counts.values()] == [2_000_000, *convolutions, 128 * 128 + 128, 128 * 20 + 20]
     names = [layer.name for layer in model.layers if layer.weights]
-    index = {"good": np.ones(100, "float32"), "bad": -np.ones(100, "float32")}
+    index = {"good": np.ones(1000, "float32"), "bad": -np.ones(1000, "float32")}
     for fine_tune in (False, True):
         model = glove.build_model(TEXTS, index, 20, fine_tune)
         embedding = model.get_layer("embedding")
-        assert embedding.trainable == fine_tune and embedding.get_weights()[0].shape[1] == 100
+        assert embedding.trainable == fine_tune and embedding.get_weights()[0].shape[1] == 1000
         assert [layer.name for layer in model.layers if layer.weights] == names
         assert len(model.to_json()) < 20_000  # no matrix in it
     # 4 gates, each with 100 words' numbers, 10 of its own and a bias for 10 units.
