@@ -2,554 +2,239 @@
 
 Book: chapter 10, "Performance": "attempt the same problem with an LSTM".
 
-    python chapter10/lstm_newsgroups.py                  # the real set, data/newsgroups
-    python chapter10/lstm_newsgroups.py --data sample    # made-up stand-in, needs no network
+    python data/fetch.py newsgroups                       # the real set, once
+    python chapter10/lstm_newsgroups.py                   # the average of the LSTM's outputs
+    python chapter10/lstm_newsgroups.py --pooling last --run-dir runs/lstm_last
+    python chapter10/lstm_newsgroups.py --data sample     # made-up posts, needs no network
 
-The posts are the same, in the same split, as in cnn_newsgroups.py. An LSTM reads word by word,
-which takes time: only the first 200 words of a post are read.
-
-What to look for: the logistic regression on TF-IDF printed beside it. No run on the real posts has
-been measured yet (chapter10/README.md).
+What is new beside cnn_newsgroups.py is in `build_model`. What to look for: what an LSTM has kept of
+a post after its last word, and what the average over all words has.
 """
 
 import argparse
-import hashlib
-import importlib.metadata
-import importlib.util
 import json
-import os
-import platform
 import re
-import shutil
 import sys
 import tarfile
-import time
-import zipfile
-from pathlib import Path, PurePosixPath
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # chapter01/check_gpu.py shows what this hides
+import tempfile
+import zlib
+from pathlib import Path
 
 import keras
-import matplotlib
 import numpy as np
 import pandas as pd
-from keras import layers
+import tensorflow as tf
+from keras import callbacks, layers, ops
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import train_test_split
-from tqdm import tqdm
 
-matplotlib.use("Agg")  # pictures go to files: a machine in the cloud has no display
-import matplotlib.pyplot as plt
-
-ROOT = Path(__file__).resolve().parent.parent
-DATA_DIR = ROOT / "data"
-RUNS_DIR = ROOT / "runs" / "chapter10"
-PARTS = ("train", "val", "test")
-POST = re.compile(r"(?:\./)?[^/]+/([^/.][^/]*)/([^/.][^/]*)")  # <top folder>/<class>/<file>
-HEADER = re.compile(r"[!-9;-~]+:( |\n)")  # how the first line of a mail or news header begins
-MAX_FILE_BYTES = 1_000_000
+DATA = Path(__file__).resolve().parent.parent / "data"
+NEWSGROUPS = DATA / "newsgroups" / "20_newsgroup"  # python data/fetch.py newsgroups
+SAMPLE = DATA / "samples" / "20_newsgroup.tar.gz"
+HEADER = re.compile(r"([\w-]+:.*\n|[ \t].*\n)*(From|Newsgroups): ")
 
 
 def load_data(source=None):
-    """Return posts without their headers, as text, each with the number of its class.
+    """Posts without their headers, split 80 : 10 : 10, each class alike, always the same.
 
-    Args:
-        source: None for the 20 newsgroups (Lang, 1995) in data/newsgroups, "sample" for the
-            stand-in in data/samples, or a path: a folder with one folder of text files per class,
-            or a .tar or .tar.gz of it.
+    `source` is None for the 20 newsgroups (Lang, 1995) in data/newsgroups, "sample", or a folder
+    (or .tar.gz of it) with a folder of text files, in UTF-8 or Latin-1, for each class.
 
-    Returns:
-        dict with `texts`: list of str; `labels`: int64 (n,); `class_names`: list of str.
-
-    Raises:
-        OSError: nothing there. ValueError: not in the format above; the message says why.
+    Returns a dict: train_X, val_X, test_X, strings (n,); train_y, val_y, test_y, int64 (n,), 0 to
+    classes-1; class_names.
     """
-    path = DATA_DIR / "newsgroups" / "20_newsgroup" if source is None else Path(source)
-    if source == "sample":
-        path = DATA_DIR / "samples" / "20_newsgroup.tar.gz"
-    files = read_files(path, POST)
-    names = sorted(files)
-    groups = [POST.fullmatch(name)[1] for name in names]
-    class_names, labels, counts = np.unique(groups, return_inverse=True, return_counts=True)
-    if len(class_names) < 2 or counts.min() < 10:
-        found = ", ".join(f"{c} ({n})" for c, n in zip(class_names, counts, strict=True))
-        raise ValueError(
-            f"{path} has {len(class_names)} class folders: {found or 'none'}; expected two or "
-            "more, each with 10 text files or more, as <folder>/<class>/<file>"
-        )
-    return {
-        "texts": [strip_header(decode(files[name])) for name in names],
-        "labels": labels.astype("int64"),
-        "class_names": [str(name) for name in class_names],
-    }
+    path = {None: NEWSGROUPS, "sample": SAMPLE}.get(source, source)
+    with tempfile.TemporaryDirectory() as folder:
+        if not Path(path).is_dir():
+            with tarfile.open(path) as archive:
+                archive.extractall(folder, filter="data")
+            tops = list(Path(folder).glob("[!.]*"))
+            path = tops[0] if len(tops) == 1 else folder
+        files = [file for file in sorted(Path(path).glob("[!.]*/[!.]*")) if file.is_file()]
+        X = np.array([strip_header(read_text(file)) for file in files], dtype=object)
+    names = [file.parent.name for file in files]
+    class_names, y, counts = np.unique(names, return_inverse=True, return_counts=True)
+    if len(counts) < 2 or min(counts) < 10:
+        raise ValueError("it needs two folders (classes) or more, of 10 text files or more each")
+    data = {"class_names": [str(name) for name in class_names]}
+    parts = train_test_split(X, y, test_size=0.2, stratify=y, random_state=0)
+    data["train_X"], X, data["train_y"], y = parts
+    halves = train_test_split(X, y, test_size=0.5, stratify=y, random_state=0)
+    return data | dict(zip(("val_X", "test_X", "val_y", "test_y"), halves, strict=True))
 
 
-def read_files(path, pattern):
-    """{path inside: bytes} of the files in a folder or tar archive whose path matches `pattern`.
-
-    An archive is read packed; nothing is written, wherever its members claim to belong.
-    """
-    files = {}
-    if path.is_dir():
-        for file in tqdm(sorted(path.rglob("*")), desc="Reading", unit="file"):
-            name = file.relative_to(path.parent).as_posix()
-            if pattern.fullmatch(name) and file.is_file():
-                files[name] = file.read_bytes()
-        return files
+def read_text(file):
+    """The text of a file: UTF-8 or else Latin-1, as some of the posts are."""
+    content = file.read_bytes()
+    if b"\0" in content:
+        raise ValueError(f"{file.name} is no text, or UTF-16: save it as UTF-8")
     try:
-        with tarfile.open(path) as archive:
-            for member in tqdm(archive, desc="Reading", unit="file"):
-                name = PurePosixPath(member.name)
-                if name.is_absolute() or ".." in name.parts:
-                    raise ValueError(f"{path}: {member.name} leads out of the archive: not used")
-                if not (member.isfile() and pattern.fullmatch(member.name)):
-                    continue
-                if member.size > MAX_FILE_BYTES:
-                    raise ValueError(f"{path}: {member.name} has {member.size:,} bytes: not used")
-                files[member.name] = archive.extractfile(member).read()
-    except FileNotFoundError:
-        raise FileNotFoundError(
-            f"{path} does not exist. `python data/fetch.py newsgroups` brings the real set, "
-            "`--data sample` works now"
-        ) from None
-    except (tarfile.TarError, EOFError, OSError) as error:
-        raise ValueError(f"{path} is no folder and no readable tar archive ({error})") from error
-    return files
-
-
-def decode(content):
-    """Bytes as text: UTF-8, or else Latin-1, in which the newsgroups were written."""
-    try:
-        text = content.decode("utf-8")
+        text = content.decode("utf-8-sig")
     except UnicodeDecodeError:
         text = content.decode("latin-1")
     return text.replace("\r\n", "\n")
 
 
 def strip_header(text):
-    """Drop all up to the first blank line of a post: its header names the group. That's cheating.
-
-    A text that begins with no header field is left whole.
-    """
+    """A post without its header: it names the group. That's cheating. Other texts stay whole."""
     return text.partition("\n\n")[2] if HEADER.match(text) else text
 
 
-def train_val_test_split(data):
-    """Deal out 80 % of the texts to train, 10 % to val, 10 % to test, each class alike.
+def build_model(texts, num_classes=20, pooling="average", vocab_size=20000, length=400):
+    """An LSTM of 64 units, compiled: texts, strings (n,), to class probabilities (n, num_classes).
 
-    Always the same, so that all networks of this chapter are scored on the same posts.
+    Its vocabulary is learned from `texts`. Of each text the first `length` words are read. What
+    the LSTM says after each word is averaged, or, with `pooling` "last", only its last word counts.
     """
-    labels, rows = data["labels"], np.arange(len(data["labels"]))
-    train, rest = train_test_split(rows, test_size=0.2, stratify=labels, random_state=0)
-    val, test = train_test_split(rest, test_size=0.5, stratify=labels[rest], random_state=0)
-    data = dict(data)
-    for part, rows in zip(PARTS, (train, val, test), strict=True):
-        data[f"{part}_texts"] = [data["texts"][row] for row in rows]
-        data[f"{part}_y"] = labels[rows]
-    return data
-
-
-def tokenize_text(data, vocab_size=20000, sequence_length=1000):
-    """Add word ids to `data`: int32 `train_X`, `val_X`, `test_X` (n, sequence_length).
-
-    The most frequent words of the *training* texts get ids from 2 on (`vocabulary`); 0 is padding,
-    1 any other word. Texts are cut or padded at the end.
-
-    Raises:
-        ValueError: the training texts hold no words.
-    """
-    import tensorflow as tf  # has strings; on JAX, Keras refuses arrays of those with accents
-
-    learner = layers.TextVectorization(max_tokens=vocab_size, standardize=clean_text)
-    learner.adapt(np.array(data["train_texts"], dtype=object), batch_size=1024)
-    vocabulary = [str(word) for word in learner.get_vocabulary(include_special_tokens=False)]
-    if not vocabulary:
-        raise ValueError("the training texts hold no words")
-    vectorizer = build_vectorizer(vocabulary, sequence_length)
-    data = {**data, "vocabulary": vocabulary}
-    for part in PARTS:
-        texts = np.array(data[f"{part}_texts"], dtype=object)
-        chunks = np.split(texts, range(1000, len(texts), 1000))
-        ids = [np.asarray(vectorizer(tf.constant(chunk))).astype("int32") for chunk in chunks]
-        data[f"{part}_X"] = np.concatenate(ids)
-    return data
-
-
-@keras.saving.register_keras_serializable("newsgroups")
-def clean_text(texts):
-    """Lower case; everything but letters and digits becomes a space."""
-    import tensorflow as tf
-
-    texts = tf.strings.regex_replace(texts, r"[^\p{L}\p{N}]+", " ")
-    return tf.strings.lower(texts, encoding="utf-8")
-
-
-def build_vectorizer(vocabulary, sequence_length):
-    """A layer from strings (n,) to word ids (n, sequence_length)."""
-    return layers.TextVectorization(
-        standardize=clean_text,
-        vocabulary=vocabulary,
-        output_sequence_length=sequence_length,
-        name="vectorizer",
-    )
-
-
-class TrimmedBatches(keras.utils.PyDataset):
-    """Batches of texts of like length, padded only as far as padding can change the result.
-
-    `mask_zero` makes the LSTM skip padding: less of it changes no result and takes less time. An
-    empty text keeps `margin` zeros, since there must be a step to skip. With a `seed`
-    the texts of a length and the batches are shuffled anew each epoch.
-    """
-
-    def __init__(self, X, y, batch_size, margin=1, seed=None, epoch=0):
-        super().__init__()
-        self.X, self.y, self.batch_size = X, y, batch_size
-        self.seed, self.epoch = seed, epoch
-        lengths = (X > 0).sum(axis=1) + margin
-        # Rounded up, so that few different lengths occur: each may have to be compiled.
-        self.lengths = np.clip(-(-lengths // 50) * 50, 1, X.shape[1])
-        self.arrange()
-
-    def arrange(self):
-        """Deal out the texts for this epoch."""
-        rows = np.arange(len(self.y))
-        if self.seed is not None:
-            rng = np.random.default_rng([self.seed, self.epoch])
-            rng.shuffle(rows)
-        rows = rows[np.argsort(self.lengths[rows], kind="stable")]
-        cuts = range(self.batch_size, len(rows), self.batch_size)
-        shortest, *others, longest = [[], *np.split(rows, cuts)][-max(len(cuts) + 1, 2) :]
-        if self.seed is not None:
-            others = [others[i] for i in rng.permutation(len(others))]
-        # Keras looks at the first two batches to learn whether their lengths differ.
-        self.batches = [batch for batch in (longest, shortest, *others) if len(batch)]
-
-    def __len__(self):
-        return len(self.batches)
-
-    def __getitem__(self, index):
-        rows = self.batches[index]
-        return self.X[rows, : self.lengths[rows].max()], self.y[rows]
-
-    def on_epoch_end(self):
-        self.epoch += 1
-        self.arrange()
-
-
-def build_model(vocab_size=20000, embedding_dim=100, units=64, dropout=0.2, num_classes=20):
-    """Embedding, one LSTM and a softmax, compiled; `mask_zero` makes the LSTM skip the padding.
-
-    Returns:
-        keras.Model from word ids (n, any length) to class probabilities (n, num_classes).
-    """
-    inputs = keras.Input(shape=(None,), dtype="int32", name="input")
-    x = layers.Embedding(vocab_size, embedding_dim, mask_zero=True, name="embedding")(inputs)
-    x = layers.LSTM(units, dropout=dropout, name="lstm")(x)
-    x = layers.Dropout(dropout, name="dropout")(x)
+    vectorizer = layers.TextVectorization(vocab_size, name="vectorizer")
+    vectorizer.adapt(texts)
+    text = keras.Input(shape=(), dtype="string", name="text")
+    # One unknown word in front, so that no text is empty: the average of nothing is no number.
+    words = ops.pad(vectorizer(text)[:, :length], ((0, 0), (1, 0)), constant_values=1)
+    x = layers.Embedding(vocab_size, 100, mask_zero=True, name="embedding")(words)
+    x = layers.SpatialDropout1D(0.2, name="dropout_1")(x)
+    x = layers.LSTM(64, return_sequences=pooling == "average", name="lstm")(x)
+    if pooling == "average":
+        x = layers.GlobalAveragePooling1D(name="average")(x)  # without the padding: mask_zero
+    x = layers.Dropout(0.2, name="dropout_2")(x)
     output = layers.Dense(num_classes, activation="softmax", name="softmax")(x)
-    model = keras.Model(inputs=inputs, outputs=output, name="newsgroups")
-    model.compile(optimizer="adam", loss="sparse_categorical_crossentropy", metrics=["accuracy"])
+    model = keras.Model(inputs=text, outputs=output, name="lstm_newsgroups")
+    optimizer = keras.optimizers.Adam(0.003, clipnorm=1.0)
+    model.compile(optimizer, loss="sparse_categorical_crossentropy", metrics=["accuracy"])
     return model
 
 
-def build_text_model(model, vocabulary, sequence_length):
-    """`model` with the vectorizer in front: from strings (n,) to class probabilities."""
-    inputs = keras.Input(shape=(), dtype="string", name="text")
-    outputs = model(build_vectorizer(vocabulary, sequence_length)(inputs))
-    return keras.Model(inputs, outputs, name="text_model")
+def batch_by_length(X, y, batch_size, seed=None):
+    """Batches of texts of like length: little is padding. With a `seed` in each epoch others."""
+    ends = [250, 500, 750, 1000, 1500, 2000, 3000, 4000, 6000]  # characters
+    rows = tf.data.Dataset.from_tensor_slices((X, y))
+    rows = rows if seed is None else rows.shuffle(len(y), seed=seed)
+    batches = rows.bucket_by_sequence_length(
+        lambda text, _: tf.strings.length(text), ends, [batch_size] * (len(ends) + 1)
+    )
+    number = sum(1 for _ in batches)
+    return batches.apply(tf.data.experimental.assert_cardinality(number))
 
 
-def create_callbacks(run_dir, resuming=False):
-    """Callbacks that keep the best epoch, log each epoch, and let a killed run go on.
+def create_callbacks(run_dir, best=None):
+    """TensorBoard, best model, log, last model; `best`: val_accuracy so far, when a run goes on."""
+    new = str(run_dir / "new_").replace("{", "{{").replace("}", "}}")  # Keras fills braces in
 
-    Args:
-        run_dir: pathlib.Path of an existing folder.
-        resuming: whether to go on with the logs of an interrupted run.
-    """
-    best_path, history_path = run_dir / "model.keras", run_dir / "history.csv"
-    best_so_far = None
-    # Without the threshold the first epoch after a restart would replace a better one. A file
-    # half-written when the run was killed does not count.
-    if resuming and history_path.exists() and zipfile.is_zipfile(best_path):
-        best_so_far = pd.read_csv(history_path)["val_accuracy"].max()
-    callbacks = [
-        keras.callbacks.ModelCheckpoint(
-            best_path,
-            monitor="val_accuracy",
-            mode="max",
-            save_best_only=True,
-            initial_value_threshold=best_so_far,
+    def rename(epoch, logs):  # only what is whole: a kill leaves the files of the epoch before
+        for name in ("model.keras", "last.keras"):
+            if (run_dir / f"new_{name}").exists():
+                (run_dir / f"new_{name}").replace(run_dir / name)
+
+    return [
+        callbacks.TensorBoard(run_dir / "tb"),
+        callbacks.ModelCheckpoint(
+            f"{new}model.keras", "val_accuracy", save_best_only=True, initial_value_threshold=best
         ),
-        keras.callbacks.CSVLogger(history_path, append=resuming),
-        # Last, so that an epoch counts as finished only when everything else is on disk.
-        keras.callbacks.BackupAndRestore(run_dir / "backup", double_checkpoint=True),
+        callbacks.CSVLogger(run_dir / "history.csv", append=best is not None),
+        callbacks.ModelCheckpoint(f"{new}last.keras"),
+        callbacks.LambdaCallback(on_epoch_end=rename),
     ]
-    if importlib.util.find_spec("tensorflow"):  # it writes TensorBoard's files on every backend
-        callbacks.insert(0, keras.callbacks.TensorBoard(run_dir / "tb"))
-    return callbacks
 
 
-def finished_epochs(backup_dir):
-    """Number of epochs that the backup of `BackupAndRestore` in `backup_dir` holds; 0 without one.
-
-    A kill while Keras writes that number leaves an empty file. Then the backup of the epoch before,
-    which `double_checkpoint` keeps, takes its place.
-    """
-    for suffix in ("", ".bkp"):
-        try:
-            text = (backup_dir / f"training_metadata.json{suffix}").read_text()
-            epochs = json.loads(text)["epoch"]
-        except (OSError, ValueError):
-            continue
-        if suffix:
-            for name in ("latest.weights.h5", "training_metadata.json"):
-                shutil.copy(backup_dir / f"{name}.bkp", backup_dir / name)
-        return epochs
-    return 0
-
-
-def interrupted_run(run_dir, settings):
-    """Epochs that an unfinished training of the same settings in `run_dir` has done, or 0.
-
-    A backup of other data or another seed is set aside: going on from it would mix two runs.
-    """
-    settings_path = run_dir / "settings.json"
-    epochs = finished_epochs(run_dir / "backup")
-    if epochs:
-        if settings_path.exists() and json.loads(settings_path.read_text()) == settings:
-            print(f"Resuming the interrupted run in {run_dir} after epoch {epochs}.")
-            return epochs
-        print(f"{run_dir} holds an interrupted run with other settings; starting afresh.")
-    for folder in ("backup", "tb"):
-        shutil.rmtree(run_dir / folder, ignore_errors=True)
-    for name in ("model.keras", "text_model.keras"):  # of the settings about to be replaced
-        (run_dir / name).unlink(missing_ok=True)
-    settings_path.write_text(json.dumps(settings, indent=2))
-    return 0
+def open_run(run_dir, settings, batches):
+    """The last model, epochs done and best val_accuracy of the same run in `run_dir`, if any."""
+    run_dir.mkdir(parents=True, exist_ok=True)
+    noted, log = run_dir / "settings.json", run_dir / "history.csv"
+    if not any(run_dir.iterdir()):
+        noted.write_text(json.dumps(settings))
+    if not noted.exists() or json.loads(noted.read_text()) != settings:
+        raise ValueError(f"{run_dir} holds other files or settings; give another --run-dir")
+    (run_dir / "new_model.keras").unlink(missing_ok=True)  # of an epoch that was cut off
+    if not (run_dir / "last.keras").exists():
+        return None, 0, None
+    lines = log.read_bytes().splitlines(keepends=True)
+    # New random numbers from here on, not those of the first epoch again.
+    keras.utils.set_random_seed((settings["seed"] + len(lines)) % 2**32)
+    model = keras.models.load_model(run_dir / "last.keras")
+    model.evaluate(batches.take(1), verbose=0)  # is it a network for rows like these?
+    done = int(model.optimizer.iterations) // len(batches)
+    if len(lines) <= done:
+        raise ValueError(f"{log} has not all of the {done} epochs of last.keras")
+    (run_dir / "new.csv").write_bytes(b"".join(lines[: done + 1]))  # no epoch that was cut off
+    (run_dir / "new.csv").replace(log)
+    return model, done, pd.read_csv(log)["val_accuracy"].max()
 
 
 def fit_baseline(data):
-    """Test accuracy of TF-IDF and logistic regression on the same texts: hard to beat."""
-    print("Baseline: TF-IDF and logistic regression …")
-    vectorizer = TfidfVectorizer(max_features=len(data["vocabulary"]), sublinear_tf=True)
+    """Test accuracy of logistic regression on TF-IDF, hard to beat on texts."""
+    vectorizer = TfidfVectorizer(max_features=20000, sublinear_tf=True)
     model = LogisticRegression(C=10, max_iter=200)
-    model.fit(vectorizer.fit_transform(data["train_texts"]), data["train_y"])
-    accuracy = model.score(vectorizer.transform(data["test_texts"]), data["test_y"])
-    return {"tfidf_logistic_regression_accuracy": accuracy}
-
-
-def plot_history(history, path):
-    """Loss and accuracy by epoch, training against validation, as a picture."""
-    fig, axes = plt.subplots(1, 2, figsize=(10, 4))
-    epochs = history["epoch"] + 1
-    for ax, metric in zip(axes, ("loss", "accuracy"), strict=True):
-        ax.plot(epochs, history[metric], marker="o", label="training")
-        ax.plot(epochs, history["val_" + metric], marker="o", label="validation")
-        ax.axvline(epochs[history["val_accuracy"].idxmax()], color="grey", ls=":", label="best")
-        ax.set(xlabel="epoch", ylabel=metric)
-        ax.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
-        ax.grid(alpha=0.3)
-    axes[0].legend()
-    save_figure(fig, path)
-
-
-def save_figure(fig, path):
-    """Write a figure and free it."""
-    fig.savefig(path, dpi=80, bbox_inches="tight")
-    plt.close(fig)
-
-
-def fingerprint(data):
-    """A short text that is the same for the same vocabulary and classes only."""
-    names = "\n".join([*data["class_names"], *data["vocabulary"]])
-    return hashlib.sha256(names.encode()).hexdigest()
-
-
-def load_best_model(run_dir, data):
-    """The model of the best epoch saved in `run_dir`.
-
-    Raises:
-        OSError: there is none. ValueError: it cannot be read, or was trained on other data.
-    """
-    path = run_dir / "model.keras"
-    if not path.exists():
-        raise OSError(f"{path} does not exist; train first, without --evaluate")
-    try:
-        model = keras.models.load_model(path)  # safe mode: runs no code stored in the file
-        settings = json.loads((run_dir / "settings.json").read_text())
-    except Exception as error:  # many kinds, depending on which part of the file is damaged
-        raise ValueError(f"{path} cannot be loaded ({error}); train again") from error
-    if settings["fingerprint"] != fingerprint(data):
-        raise ValueError(f"{path} was trained on other texts; give the --data it was trained on")
-    return model
-
-
-def parse_arguments():
-    """The command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--data", metavar="SOURCE", help='"sample", or a folder or tar of texts')
-    parser.add_argument("--epochs", type=positive, default=10, help="default: 10")
-    parser.add_argument("--batch-size", type=positive, default=128, help="default: 128")
-    parser.add_argument("--run-dir", type=Path, help="default: runs/chapter10/lstm_newsgroups")
-    parser.add_argument("--seed", type=int, default=1, help="default: 1")
-    parser.add_argument("--evaluate", action="store_true", help="only score the saved model")
-    parser.add_argument(
-        "--max-length", type=positive, default=200, help="words read of a post (default: 200)"
-    )
-    args = parser.parse_args()
-    if args.run_dir is None:  # a first try on the sample must not replace a model of the real set
-        args.run_dir = RUNS_DIR / (
-            "lstm_newsgroups_sample" if args.data == "sample" else "lstm_newsgroups"
-        )
-    return args
-
-
-def positive(text):
-    """A whole number above 0, for argparse."""
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not above 0")
-    return number
-
-
-def train(model, data, args, settings):
-    """Fit `model`, going on from an interrupted run; the best epoch is left in the run directory.
-
-    Returns:
-        (history, seconds): DataFrame with one row per epoch; time spent in `fit`, None when part
-        of the training was done before an interruption.
-    """
-    args.run_dir.mkdir(parents=True, exist_ok=True)
-    done = interrupted_run(args.run_dir, settings)
-    start = time.perf_counter()
-    model.fit(
-        TrimmedBatches(
-            data["train_X"], data["train_y"], args.batch_size, seed=args.seed, epoch=done
-        ),
-        epochs=args.epochs,
-        shuffle=False,  # TrimmedBatches shuffles
-        validation_data=TrimmedBatches(data["val_X"], data["val_y"], 250),
-        callbacks=create_callbacks(args.run_dir, done > 0),
-    )
-    seconds = None if done else round(time.perf_counter() - start, 1)
-    # An epoch whose backup was cut off is logged twice.
-    history = pd.read_csv(args.run_dir / "history.csv").drop_duplicates("epoch", keep="last")
-    return history.reset_index(drop=True), seconds
-
-
-def describe(data):
-    """Print sizes, the share of words that have no id, and posts that are not what they seem."""
-    counts = [f"{len(data[f'{part}_y']):,} {part}" for part in PARTS]
-    print(f"{', '.join(counts)} texts in {len(data['class_names'])} classes")
-    lengths = (data["train_X"] > 0).sum(axis=1)
-    print(
-        f"Words per text: {lengths.mean():.0f} on average, half have {np.median(lengths):.0f} or "
-        f"fewer; {(lengths == data['train_X'].shape[1]).mean():.1%} are cut, "
-        f"{(lengths == 0).sum()} are empty"
-    )
-    seen = set(data["train_texts"])
-    copies = sum(text in seen for text in data["test_texts"])
-    print(f"{copies} of the test texts stand word for word in the training set, too")
-
-
-def out_of_vocabulary(data):
-    """Share of the words of the test texts that are not in the vocabulary."""
-    ids = data["test_X"]
-    return float((ids == 1).sum() / max((ids > 0).sum(), 1))
+    model.fit(vectorizer.fit_transform(data["train_X"]), data["train_y"])
+    return model.score(vectorizer.transform(data["test_X"]), data["test_y"])
 
 
 def report(model, data):
-    """Score the model and the baseline and print both; returns the scores."""
-    scores = {}
-    for part in PARTS:
-        batches = TrimmedBatches(data[f"{part}_X"], data[f"{part}_y"], 250)
+    """Losses and accuracies as a dict, the baseline's beside them."""
+    scores = {"baselines": {"tfidf_accuracy": fit_baseline(data)}}
+    print(f" test accuracy {scores['baselines']['tfidf_accuracy']:.4f} of TF-IDF and regression")
+    for part in ("train", "val", "test"):
+        batches = batch_by_length(data[f"{part}_X"], data[f"{part}_y"], 250)
         scores[part] = model.evaluate(batches, verbose=0, return_dict=True)
-    scores["test"]["out_of_vocabulary"] = out_of_vocabulary(data)
-    scores["baselines"] = fit_baseline(data)
-    for part in PARTS:
         print(f"{part:>5} accuracy {scores[part]['accuracy']:.4f}")
-    accuracy = scores["baselines"]["tfidf_logistic_regression_accuracy"]
-    verdict = "better" if accuracy > scores["test"]["accuracy"] else "worse"
-    print(f" test accuracy {accuracy:.4f} with TF-IDF + logistic regression, {verdict}")
-    print(f"{scores['test']['out_of_vocabulary']:.1%} of the test words are not in the vocabulary")
     return scores
+
+
+def parse_arguments():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", metavar="SOURCE", help='"sample", or a folder or tar of texts')
+    parser.add_argument(
+        "--pooling", choices=["average", "last"], default="average", help="default: average"
+    )
+    parser.add_argument("--epochs", type=int, default=10, help="default: 10")
+    parser.add_argument("--batch-size", type=int, default=64, help="default: 64")
+    parser.add_argument("--seed", type=int, default=1, help="default: 1")
+    parser.add_argument("--run-dir", type=Path, help="default: runs/lstm_newsgroups")
+    parser.add_argument("--evaluate", action="store_true", help="only score the saved model")
+    args = parser.parse_args()
+    suffix = f"_{Path(args.data).stem}" if args.data else ""
+    args.run_dir = args.run_dir or Path("runs", f"lstm_newsgroups{suffix}")
+    if args.epochs < 1 or args.batch_size < 1 or not 0 <= args.seed < 2**32:
+        parser.error("--epochs and --batch-size begin at 1, --seed at 0")
+    return args
 
 
 def main():
     args = parse_arguments()
-    keras.utils.set_random_seed(args.seed)
-    backend = keras.backend.backend()
-    device = keras.distribution.list_devices()[0]
-    if device.startswith("cpu"):
-        device += f" ({os.cpu_count()} cores)"
-    print(f"Keras {keras.__version__} on {backend}, device: {device}")
-
+    best = args.run_dir / "model.keras"
     try:
-        data = train_val_test_split(load_data(args.data))
-        data = tokenize_text(data, sequence_length=args.max_length)
+        if keras.backend.backend() != "tensorflow":
+            raise ValueError("a network that takes strings needs the TensorFlow backend")
+        keras.utils.set_random_seed(args.seed)
+        data = load_data(args.data)
+        train_X, train_y, class_names = data["train_X"], data["train_y"], data["class_names"]
+        settings = {"script": "lstm_newsgroups", "class_names": class_names, "seed": args.seed}
+        checksum = zlib.crc32("\0".join(train_X).encode() + train_y.tobytes())
+        settings |= {"batch_size": args.batch_size, "pooling": args.pooling, "data": checksum}
         if args.evaluate:
-            model = load_best_model(args.run_dir, data)
-        else:
-            model = build_model(
-                len(data["vocabulary"]) + 2,
-                num_classes=len(data["class_names"]),
-            )
-    except (OSError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    source = Path(args.data).name if args.data else "20 newsgroups"
-    if args.data == "sample":
-        source = "sample (made-up posts, a stand-in for 20 newsgroups)"
-    print(f"Data: {source}: ", end="")
-    describe(data)
-    if args.evaluate:
-        report(model, data)
-        return
-
+            there = json.loads((args.run_dir / "settings.json").read_text())
+            if there["class_names"] != class_names:
+                raise ValueError(f"{best} was trained on other classes")
+            return report(keras.models.load_model(best), data)
+        batches = batch_by_length(train_X, train_y, args.batch_size)
+        model, done, score = open_run(args.run_dir, settings, batches)
+        model = model or build_model(train_X, len(class_names), args.pooling)
+    except Exception as error:  # tarfile, zlib, h5py and Keras raise a dozen kinds
+        sys.exit(f"error: {args.data or NEWSGROUPS}: {' '.join(str(error).split())}")
     model.summary()
-    settings = {
-        "data": str(Path(args.data).resolve()) if args.data else source,
-        "seed": args.seed,
-        "batch_size": args.batch_size,
-        "max_length": args.max_length,
-        "class_names": data["class_names"],
-        "fingerprint": fingerprint(data),
-    }
-    try:
-        history, seconds = train(model, data, args, settings)
-    except KeyboardInterrupt:
-        sys.exit("\nInterrupted; the same command goes on from the last finished epoch.")
-    plot_history(history, args.run_dir / "learning_curves.png")
-    best_epoch = int(history["epoch"][history["val_accuracy"].idxmax()]) + 1
-    print(f"\nThe best of {len(history)} epochs was number {best_epoch}:")
-    best_model = load_best_model(args.run_dir, data)
-    metrics = {
-        "script": "chapter10/lstm_newsgroups.py",
-        "data": source,
-        "seed": args.seed,
-        "versions": {
-            "python": platform.python_version(),
-            "keras": keras.__version__,
-            "backend": backend,
-            backend: importlib.metadata.version(backend),
-        },
-        "device": device,
-        "epochs": len(history),
-        "best_epoch": best_epoch,
-        "seconds": seconds,
-        "parameters": model.count_params(),
-        "max_length": args.max_length,
-        **report(best_model, data),
-    }
-    if backend == "tensorflow":  # only TensorFlow computes with strings
-        text_model = build_text_model(best_model, data["vocabulary"], data["train_X"].shape[1])
-        text_model.save(args.run_dir / "text_model.keras")
-    (args.run_dir / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
-    print(f"Models, metrics and the picture are in {args.run_dir}")
+    model.fit(
+        batch_by_length(train_X, train_y, args.batch_size, seed=args.seed + done),
+        epochs=args.epochs,
+        initial_epoch=done,
+        validation_data=batch_by_length(data["val_X"], data["val_y"], 250),
+        callbacks=create_callbacks(args.run_dir, score),
+        shuffle=False,  # the batches are, anew in each epoch
+    )
+    history = pd.read_csv(args.run_dir / "history.csv", index_col="epoch")
+    metrics = settings | report(keras.models.load_model(best), data)
+    metrics |= {"epochs": len(history), "best_epoch": int(history["val_accuracy"].argmax()) + 1}
+    (args.run_dir / "metrics.json").write_text(json.dumps(metrics, indent=2))
+    print(f"Model and metrics are in {args.run_dir}")
 
 
 if __name__ == "__main__":

@@ -77,8 +77,9 @@ chapter09/lstm_bitcoin_stateful.py --data sample --epochs 1
 chapter10/vectorize_text.py --data sample
 chapter10/word2vec_imdb.py --data sample --epochs 1
 chapter10/word_vectors.py --data sample
+chapter10/average_texts.py newsgroups --data sample --epochs 1
 chapter10/cnn_newsgroups.py --data sample --epochs 1
-chapter10/cnn_newsgroups_glove.py --data sample --epochs 1
+chapter10/cnn_newsgroups_glove.py --data sample --vectors sample --epochs 1
 chapter10/lstm_newsgroups.py --data sample --epochs 1
 chapter10/lstm_imdb.py --data sample --epochs 1
 chapter11/train_char_seq2seq.py --data sample --epochs 1
