@@ -562,6 +562,7 @@ def write_bad_files(folder, kind):
         table.rename(columns={"close": "price"}).to_csv(bad["keys"], index=False)
         table.assign(close="free").to_csv(bad["values"], index=False)
         table[::60].to_csv(bad["labels"], index=False)  # hours
+        return list(bad.values())
     if kind in (POSTS, REVIEWS):
         texts = make_texts(kind)
         first, *others = texts
