@@ -750,12 +750,15 @@ def test_search_interrupted_and_killed_goes_on(script, finished_search, data_dir
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
+            # A shell's background jobs, and what they start, ignore Ctrl-C.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         deadline = time.monotonic() + 300
         while time.monotonic() < deadline and process.poll() is None:
             if log.exists() and log.read_text().count("\n") >= lines:
                 break
             time.sleep(0.02)
+        time.sleep(0.3)  # into the next training; between two, Python may lose it in its gc
         process.send_signal(number)
         errors = process.communicate()[1]
         if number == signal.SIGINT:
