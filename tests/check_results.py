@@ -83,6 +83,8 @@ ROWS = [
     (9, "bitcoin by the minute in streams (Bitfinex's prices)", "RMSE 0.080, scaled otherwise",
      seeds("each_minute_std", 1), ("test RMSE, dollars", "test.rmse", 3),
      ("last value", "baselines.last_value_rmse", 3), "--scale std"),
+    (10, "20 newsgroups, averaged word vectors", "described", seeds("average_newsgroups"),
+     ("test accuracy", MEASURED, 3), ("TF-IDF + logistic regression", TFIDF, 3), "newsgroups"),
     (11, "English to French by characters", "no figure", ["char_seq2seq"],
      ("BLEU", "test.bleu", 1), ("nearest sentence", "baselines.nearest_neighbour_bleu", 1), ""),
     (11, "the same with attention", "described", ["attention_seq2seq"], ("BLEU", "test.bleu", 1),
