@@ -1,5 +1,6 @@
 """Chapter 1: the network from scratch, the optimizers, hold-out and K-fold; each script as run."""
 
+import functools
 import json
 import re
 from importlib.util import find_spec
@@ -10,9 +11,9 @@ from conftest import ROOT, load_script
 from PIL import Image
 
 SCRIPTS = {
-    "xor_from_scratch": (["--epochs", 30], ["activations.png", "xor.png"]),
+    "xor_from_scratch": ([], ["activations.png", "xor.png"]),
     "optimizers": (["--steps", 200], ["optimizers.png"]),
-    "holdout_and_kfold": (["--epochs", 1, "--folds", 2], ["holdout_and_kfold.png"]),
+    "holdout_and_kfold": (["--epochs", 1], ["holdout_and_kfold.png"]),
 }
 
 
@@ -185,9 +186,21 @@ def test_numeric_check_catches_a_planted_bug(xor, monkeypatch):
     [case for case in GRADIENT_CASES if case[0][0] != "leaky_relu"],
 )
 def test_gradients_equal_keras(xor, activations, cost, outputs):
+    import keras
+
     layers, X, y, _, gradients = gradient_case(xor, activations, cost, outputs)
-    theirs = xor.keras_gradients(layers, activations, X, y, cost)
-    assert xor.largest_difference(gradients, theirs) < 1e-6
+    model = keras.Sequential([keras.Input((X.shape[1],))])
+    for (_, bias), name in zip(layers, activations, strict=True):
+        model.add(keras.layers.Dense(len(bias), activation=name))
+    model.set_weights([parameter for layer in layers for parameter in layer])
+    kind = "binary" if outputs == 1 else "categorical"
+    loss = "mse" if cost == "mse" else f"{kind}_crossentropy"
+    scale = outputs / 2 if cost == "mse" else 1  # Keras averages over outputs, without our 1/2
+    model.compile(keras.optimizers.SGD(1.0), loss, loss_weights=[scale])
+    before = model.get_weights()
+    model.train_on_batch(X, y)  # a step at rate 1 takes the gradient off
+    for old, new, ours in zip(before, model.get_weights(), sum(gradients, ()), strict=True):
+        np.testing.assert_allclose(old - new, ours, atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -207,11 +220,33 @@ def test_costs_without_a_gradient_are_refused(xor, hidden, output, cost):
 # The optimizers
 
 
-def test_optimizers_equal_keras_step_by_step(optimizers):
-    for seed in (0, 1):
-        errors = optimizers.compare_with_keras(seed, steps=50)
-        assert set(errors) == set(optimizers.RULES)
-        assert max(errors.values()) < 1e-6, errors
+SMALL, LARGE, BETA = 2**-9, 2**-6, 0.875  # Keras passes settings through float32: exact there
+BETAS = {"beta_1": BETA, "beta_2": 1 - 2**-10}
+
+
+@pytest.mark.parametrize(
+    ("name", "keras_name", "keras_settings", "rate", "settings"),
+    [
+        ("SGD", "SGD", {}, SMALL, {}),
+        ("momentum", "SGD", {"momentum": BETA}, SMALL, {"beta": BETA}),
+        ("RMSProp", "RMSprop", {"rho": BETA}, LARGE, {"beta": BETA}),
+        ("Adam", "Adam", BETAS, LARGE, BETAS),
+    ],
+)
+def test_optimizers_equal_keras_step_by_step(
+    optimizers, name, keras_name, keras_settings, rate, settings
+):
+    import keras
+
+    start = np.random.default_rng(0).uniform(-1, 1, 2)
+    variable = keras.Variable(start, dtype="float64")
+    optimizer = getattr(keras.optimizers, keras_name)(rate, **keras_settings)
+    optimizer.build([variable])
+    rule = functools.partial(optimizers.RULES[name], **settings)
+    for ours in optimizers.descend(rule, "bowl", rate, 50, start)[0][1:]:
+        gradient = optimizers.BOWL @ keras.ops.convert_to_numpy(variable)
+        optimizer.apply([keras.ops.convert_to_tensor(gradient, "float64")], [variable])
+        np.testing.assert_allclose(ours, keras.ops.convert_to_numpy(variable), atol=1e-12)
 
 
 def test_adam_equals_keras_with_its_default_settings(optimizers):
@@ -300,36 +335,20 @@ def test_gradients_of_the_surfaces(optimizers):
 # Hold-out and K-fold
 
 
-@pytest.mark.parametrize(
-    ("fractions", "sizes"),
-    [((0.8, 0.1, 0.1), (800, 100, 100)), ((0.98, 0.01, 0.01), (980, 10, 10))],
-)
-def test_split_sizes_and_disjoint_rows(validation, fractions, sizes):
+@pytest.mark.parametrize(("share", "sizes"), [(0.1, (800, 100, 100)), (0.01, (980, 10, 10))])
+def test_split_sizes_and_disjoint_rows(validation, share, sizes):
     X, y = np.arange(1000)[:, None], np.arange(1000) % 10 // 7
-    data = validation.split_data(X, y, fractions, seed=1)
+    data = validation.split_data(X, y, share, seed=1)
     assert tuple(len(data[f"{part}_X"]) for part in ("train", "val", "test")) == sizes
     rows = np.concatenate([data["train_X"], data["val_X"], data["test_X"]])[:, 0]
     assert sorted(rows) == list(range(1000))
     for part in ("train", "val", "test"):
         np.testing.assert_array_equal(data[f"{part}_y"], y[data[f"{part}_X"][:, 0]])
         assert data[f"{part}_y"].mean() == pytest.approx(0.3, abs=0.01)
-    again = validation.split_data(X, y, fractions, seed=1)
-    other = validation.split_data(X, y, fractions, seed=2)
+    again = validation.split_data(X, y, share, seed=1)
+    other = validation.split_data(X, y, share, seed=2)
     np.testing.assert_array_equal(data["test_X"], again["test_X"])
     assert not np.array_equal(data["test_X"], other["test_X"])
-
-
-@pytest.mark.parametrize(
-    "fractions", [(0.8, 0.1), (0.8, 0.3, 0.1), (1.0, 0.0, 0.0), (1.2, -0.1, -0.1)]
-)
-def test_split_refuses_wrong_fractions(validation, fractions):
-    with pytest.raises(ValueError, match="fractions"):
-        validation.split_data(np.zeros((100, 2)), np.arange(100) % 2, fractions)
-
-
-def test_split_refuses_too_few_rows(validation):
-    with pytest.raises(ValueError, match="20 rows are too few"):
-        validation.split_data(np.zeros((20, 2)), np.arange(20) % 2, (0.98, 0.01, 0.01))
 
 
 def test_standard_error_is_what_repeated_measuring_shows(validation):
@@ -394,36 +413,35 @@ def test_network_learns_and_does_as_well_as_logistic_regression(validation):
 # Each script as a user runs it
 
 
-@pytest.mark.parametrize("name", SCRIPTS)
-@pytest.mark.parametrize("backend", ["tensorflow", pytest.param("jax", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("name", "backend"),
+    [
+        *((name, "tensorflow") for name in SCRIPTS),
+        pytest.param("holdout_and_kfold", "jax", marks=pytest.mark.slow),
+    ],
+)
 def test_script_as_a_user_runs_it(run_script, tmp_path, name, backend):
     arguments, pictures = SCRIPTS[name]
     if not find_spec(backend):
         pytest.skip(f"no {backend}")
     run_dir = tmp_path / "new" / "folder"
-    command = [f"chapter01/{name}.py", *arguments, "--run-dir", run_dir, "--seed", 3]
+    command = [f"chapter01/{name}.py", *arguments, "--run-dir", run_dir]
     result = run_script(*command, cwd=ROOT / "chapter01", env={"KERAS_BACKEND": backend})
     assert result.returncode == 0, result.stderr
     metrics = json.loads((run_dir / "metrics.json").read_text())
-    assert metrics["script"] == name and metrics["seed"] == 3
+    assert metrics["script"] == name
     for picture in pictures:
         with Image.open(run_dir / picture) as image:
             assert min(image.size) > 200
             assert len(image.convert("RGB").getcolors(1 << 24)) > 20, "an empty picture"
-    if name == "xor_from_scratch":
-        assert metrics["gradient_check"]["Keras"] < 1e-6
-    if name == "optimizers":
-        assert max(metrics["keras_difference"].values()) < 1e-6
 
 
 @pytest.mark.parametrize(
     ("name", "arguments", "words"),
     [
-        ("xor_from_scratch", ["--epochs", "0"], ["--epochs"]),
-        ("xor_from_scratch", ["--epochs", "many"], ["--epochs", "many"]),
-        ("xor_from_scratch", ["--seed", "-3"], ["--seed"]),
+        ("xor_from_scratch", ["--seed", "many"], ["--seed", "many"]),
         ("optimizers", ["--steps", "10"], ["--steps", "100"]),
-        ("holdout_and_kfold", ["--folds", "500"], ["--folds", "212"]),
+        ("holdout_and_kfold", ["--epochs", "0"], ["--epochs"]),
     ],
 )
 def test_bad_arguments_are_named_and_nothing_is_written(
@@ -444,7 +462,7 @@ def test_run_dir_that_is_a_file(monkeypatch, capsys, tmp_path, name):
     monkeypatch.setattr("sys.argv", [name, "--run-dir", str(tmp_path / "file")])
     with pytest.raises(SystemExit, match="2"):
         load_script(f"chapter01/{name}.py").main()
-    assert "error: --run-dir" in capsys.readouterr().err
+    assert re.search("error: .*File exists", capsys.readouterr().err)
     assert (tmp_path / "file").read_text() == "mine"
 
 
@@ -565,7 +583,7 @@ def test_check_sees_a_wrong_result(monkeypatch, work, wrong):
     script = load_script("chapter01/check_gpu.py")
     getattr(script, work)(keras)
     monkeypatch.setattr(keras.ops, *wrong)
-    with pytest.raises(ValueError, match=r"instead of|off by"):
+    with pytest.raises(ValueError, match=r"instead of|not 27"):
         getattr(script, work)(keras)
 
 
