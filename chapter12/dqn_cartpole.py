@@ -20,14 +20,13 @@ from pathlib import Path
 import gymnasium
 import keras
 import matplotlib.pyplot as plt
-import numpy as np
 import pandas as pd
 from keras import layers
 from rl.agents.dqn import DQNAgent
-from rl.callbacks import FileLogger, KeepBest, KeepLast, ModelIntervalCheckpoint
-from rl.core import RuleAgent
+from rl.callbacks import FileLogger, ModelIntervalCheckpoint
 from rl.memory import SequentialMemory
 from rl.policy import EpsGreedyQPolicy, LinearAnnealedPolicy
+from rl.runs import KeepBest, KeepLast, compare, open_run
 
 
 def make_env(name="CartPole-v1", max_episode_steps=200):
@@ -81,39 +80,12 @@ def build_callbacks(run_dir, env):
     ]
 
 
-def open_run(run_dir, settings):
-    """The last network of the same run in `run_dir`, if any, its steps and its episodes."""
-    run_dir.mkdir(parents=True, exist_ok=True)
-    noted = run_dir / "settings.json"
-    if not any(run_dir.iterdir()):
-        noted.write_text(json.dumps(settings))
-    if not noted.exists() or json.loads(noted.read_text()) != settings:
-        raise ValueError(f"{run_dir} holds other files or settings; give another --run-dir")
-    saved = {int(path.stem[5:]): path for path in run_dir.glob("last_[0-9]*.keras")}
-    if not saved:
-        return None, 0, 0
-    step = max(saved)
-    steps = json.loads((run_dir / "log.json").read_text())["nb_steps"]
-    return keras.models.load_model(saved[step]), step, sum(n <= step for n in steps)
-
-
-def report(agent, env, seed):
-    """Rewards of 100 greedy episodes, and mean rewards of rules that learn nothing, as a dict."""
-    players = {"deep Q-network": agent}
-    players["random"] = RuleAgent(lambda state: random.randrange(agent.nb_actions))
+def report(dqn, env, seed):
+    """Rewards of 100 episodes, and mean rewards of rules that learn nothing, as a dict."""
+    rules = {"random": lambda state: random.randrange(dqn.nb_actions)}
     if env.spec.id == "CartPole-v1":
-        players["push_where_it_falls"] = RuleAgent(lambda state: int(state[2] + state[3] > 0))
-    keras.utils.set_random_seed(seed)
-    rewards = {}
-    for name, player in players.items():
-        env.reset(seed=seed)
-        history = player.test(env, nb_episodes=100, visualize=False, verbose=0).history
-        rewards[name] = np.array(history["episode_reward"])
-        print(f"Mean reward of 100 test episodes: {rewards[name].mean():.1f}, {name}")
-    of_agent = rewards.pop("deep Q-network")
-    scores = {f"{name}_reward": getattr(of_agent, name)() for name in ("mean", "std", "min")}
-    baselines = {f"{name}_mean_reward": values.mean() for name, values in rewards.items()}
-    return {"test": scores, "baselines": baselines}
+        rules["push_where_it_falls"] = lambda state: int(state[2] + state[3] > 0)
+    return compare(dqn, rules, env, episodes=100, seed=seed)
 
 
 def parse_arguments():
@@ -125,11 +97,12 @@ def parse_arguments():
     parser.add_argument("--run-dir", type=Path, help="default: runs/dqn_cartpole")
     parser.add_argument("--evaluate", action="store_true", help="only test the saved network")
     args = parser.parse_args()
-    if args.env == "CartPole-v1":
-        args.max_episode_steps = args.max_episode_steps or 200  # the book's CartPole-v0
+    if args.env == "CartPole-v1" and args.max_episode_steps is None:
+        args.max_episode_steps = 200  # the book's CartPole-v0
     name = "cartpole" if args.env == "CartPole-v1" else args.env.replace("/", ":").split(":")[-1]
     args.run_dir = args.run_dir or Path("runs", f"dqn_{name}")
-    if min(args.nb_steps, args.max_episode_steps or 1) < 1 or not 0 <= args.seed < 2**31:
+    limit = 1 if args.max_episode_steps is None else args.max_episode_steps
+    if min(args.nb_steps, limit) < 1 or not 0 <= args.seed < 2**31:
         parser.error("--nb-steps and --max-episode-steps begin at 1, --seed at 0")
     return args
 

@@ -20,15 +20,14 @@ from pathlib import Path
 import gymnasium
 import keras
 import matplotlib.pyplot as plt
-import numpy as np
 import pandas as pd
 from gymnasium.envs.box2d.lunar_lander import heuristic
 from keras import layers
 from rl.agents.dqn import DQNAgent
-from rl.callbacks import FileLogger, KeepBest, KeepLast
-from rl.core import RuleAgent
+from rl.callbacks import FileLogger
 from rl.memory import SequentialMemory
 from rl.policy import EpsGreedyQPolicy, LinearAnnealedPolicy
+from rl.runs import KeepBest, KeepLast, compare, open_run
 
 
 def make_env(render_mode=None):
@@ -75,38 +74,11 @@ def build_callbacks(run_dir, env):
     return [log, KeepLast(run_dir, log, interval=10000), KeepBest(run_dir, env, interval=10000)]
 
 
-def open_run(run_dir, settings):
-    """The last network of the same run in `run_dir`, if any, its steps and its episodes."""
-    run_dir.mkdir(parents=True, exist_ok=True)
-    noted = run_dir / "settings.json"
-    if not any(run_dir.iterdir()):
-        noted.write_text(json.dumps(settings))
-    if not noted.exists() or json.loads(noted.read_text()) != settings:
-        raise ValueError(f"{run_dir} holds other files or settings; give another --run-dir")
-    saved = {int(path.stem[5:]): path for path in run_dir.glob("last_[0-9]*.keras")}
-    if not saved:
-        return None, 0, 0
-    step = max(saved)
-    steps = json.loads((run_dir / "log.json").read_text())["nb_steps"]
-    return keras.models.load_model(saved[step]), step, sum(n <= step for n in steps)
-
-
-def report(agent, env, seed):
-    """Rewards of 100 greedy episodes, and mean rewards of rules that learn nothing, as a dict."""
-    players = {"deep Q-network": agent}
-    players["random"] = RuleAgent(lambda state: random.randrange(agent.nb_actions))
-    players["hand_written_pilot"] = RuleAgent(lambda state: heuristic(env.unwrapped, state))
-    keras.utils.set_random_seed(seed)
-    rewards = {}
-    for name, player in players.items():
-        env.reset(seed=seed)
-        history = player.test(env, nb_episodes=100, visualize=False, verbose=0).history
-        rewards[name] = np.array(history["episode_reward"])
-        print(f"Mean reward of 100 test episodes: {rewards[name].mean():.1f}, {name}")
-    of_agent = rewards.pop("deep Q-network")
-    scores = {f"{name}_reward": getattr(of_agent, name)() for name in ("mean", "std", "min")}
-    baselines = {f"{name}_mean_reward": values.mean() for name, values in rewards.items()}
-    return {"test": scores, "baselines": baselines}
+def report(dqn, env, seed):
+    """Rewards of 100 episodes, and mean rewards of rules that learn nothing, as a dict."""
+    rules = {"random": lambda state: random.randrange(4)}
+    rules["hand_written_pilot"] = lambda state: heuristic(env.unwrapped, state)
+    return compare(dqn, rules, env, episodes=100, seed=seed)
 
 
 def parse_arguments():

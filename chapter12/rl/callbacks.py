@@ -10,28 +10,18 @@ import numpy as np
 
 
 class Callback(keras.callbacks.Callback):
-    """Does nothing at each occasion; `self.model` is the agent, `self.env` the environment."""
+    """Has functions for what it wants to hear of; `self.model` is the agent, `self.env` its world.
+
+    on_train_begin(logs), on_train_end(logs)
+    on_episode_begin(episode, logs), on_episode_end(episode, logs): episode_reward,
+        nb_episode_steps, nb_steps, and the means of what was learned
+    on_step_begin(step, logs), on_step_end(step, logs): action, observation, reward, metrics,
+        episode, info; steps count from 0 in each episode
+    on_action_begin(action, logs), on_action_end(action, logs)
+    """
 
     def _set_env(self, env):
         self.env = env
-
-    def on_episode_begin(self, episode, logs=None):
-        """Episodes count from 0."""
-
-    def on_episode_end(self, episode, logs=None):
-        """`logs`: episode_reward, nb_episode_steps, nb_steps and the means of what was learned."""
-
-    def on_step_begin(self, step, logs=None):
-        """Steps count from 0 in each episode."""
-
-    def on_step_end(self, step, logs=None):
-        """`logs`: action, observation, reward, metrics, episode, info."""
-
-    def on_action_begin(self, action, logs=None):
-        """Before each step of the environment."""
-
-    def on_action_end(self, action, logs=None):
-        """After it."""
 
 
 class CallbackList:
@@ -77,44 +67,24 @@ class TrainIntervalLogger(Callback):
         self.interval = interval
 
     def on_train_begin(self, logs=None):
-        self.next, self.episodes = self.model.step + self.interval, []
-        self.start = time.perf_counter(), self.model.step
+        self.episodes, self.start, self.first = [], time.perf_counter(), self.model.step
 
     def on_episode_end(self, episode, logs=None):
         self.episodes.append(logs)
-        if logs["nb_steps"] >= self.next:
-            seconds, steps = time.perf_counter() - self.start[0], logs["nb_steps"] - self.start[1]
+        step, names = self.model.step, self.model.metrics_names
+        if step // self.interval > self.first // self.interval:
             rewards = [logs["episode_reward"] for logs in self.episodes]
+            figures = {name: logs[name] for name in names if logs[name] is not None}
+            speed = (step - self.first) / (time.perf_counter() - self.start)
             print(
-                f"{logs['nb_steps']}/{self.params['nb_steps']} steps: {len(rewards)} episodes, "
-                f"reward {np.mean(rewards):.1f} [{min(rewards):.1f}, {max(rewards):.1f}]"
-                f"{_figures(self.model, logs)}, {steps / seconds:.0f} steps per second",
+                f"{step}/{self.params['nb_steps']}: {len(rewards)} episodes to {episode + 1}, "
+                f"reward {np.mean(rewards):.1f} [{min(rewards):.1f}, {max(rewards):.1f}], ",
+                *(f"{name}: {value:.3f}, " for name, value in figures.items()),
+                f"{speed:.0f} steps per second",
+                sep="",
                 flush=True,
             )
             self.on_train_begin()
-            self.next = logs["nb_steps"] - logs["nb_steps"] % self.interval + self.interval
-
-
-class TrainEpisodeLogger(Callback):
-    """A line for each episode of a training."""
-
-    def on_episode_begin(self, episode, logs=None):
-        self.start = time.perf_counter()
-
-    def on_episode_end(self, episode, logs=None):
-        steps, seconds = logs["nb_episode_steps"], time.perf_counter() - self.start
-        print(
-            f"{logs['nb_steps']}/{self.params['nb_steps']}: episode: {episode + 1}, "
-            f"duration: {seconds:.3f}s, episode steps: {steps}, steps per second: "
-            f"{steps / seconds:.0f}, episode reward: {logs['episode_reward']:.3f}"
-            f"{_figures(self.model, logs)}",
-            flush=True,
-        )
-
-
-def _figures(agent, logs):
-    figures = {name: logs[name] for name in agent.metrics_names if logs[name] is not None}
-    return "".join(f", {name}: {value:.3f}" for name, value in figures.items())
 
 
 class Visualizer(Callback):
@@ -174,73 +144,3 @@ class ModelIntervalCheckpoint(Callback):
             if self.verbose:
                 print(f"Step {step}: saving model to {filepath}")
             self.model.save_weights(filepath, overwrite=True)
-
-
-class KeepLast(Callback):
-    """Saves network and optimizer as `last_{step}.keras`, and the episodes of `log`, a FileLogger.
-
-    Each `interval` steps, after an episode, and at the end; it takes the place of the one before.
-    """
-
-    def __init__(self, run_dir, log, interval):
-        self.run_dir, self.log, self.interval = Path(run_dir), log, interval
-
-    def on_train_begin(self, logs=None):
-        self.saved = self.model.step
-
-    def on_episode_end(self, episode, logs=None):
-        if self.model.step - self.saved >= self.interval:
-            self.save()
-
-    def on_train_end(self, logs=None):
-        self.save()
-
-    def save(self):
-        self.saved = self.model.step
-        self.log.save_data()  # first: the network's episodes must be in it
-        before = set(self.run_dir.glob("last_[0-9]*.keras"))
-        last = self.run_dir / f"last_{self.model.step}.keras"
-        self.model.model.save(self.run_dir / "new_last.keras")
-        (self.run_dir / "new_last.keras").replace(last)  # a kill leaves one that is whole
-        for path in before - {last}:
-            path.unlink()
-
-
-class KeepBest(Callback):
-    """Plays greedy games each `interval` steps, and saves the network that did best as model.keras.
-
-    An agent that has learned its task forgets it now and then, and which step of a training is the
-    last decides much. As with a validation set, these games are not those of the test.
-
-    env: for these games alone. seed: of the first. episodes: how many. Of equals the later is kept.
-    """
-
-    def __init__(self, run_dir, env, interval, episodes=20, seed=0):
-        self.run_dir, self.own_env = Path(run_dir), env
-        self.interval, self.episodes, self.seed = interval, episodes, seed
-
-    def on_train_begin(self, logs=None):
-        self.tried, self.best = self.model.step, -np.inf
-        note = self.run_dir / "best.json"
-        if self.model.step and note.exists():
-            self.best = json.loads(note.read_text())["mean_reward"]
-
-    def on_episode_end(self, episode, logs=None):
-        if self.model.step - self.tried >= self.interval:
-            self.try_out()
-
-    def on_train_end(self, logs=None):
-        if self.model.step > self.tried and not logs["did_abort"]:
-            self.try_out()
-
-    def try_out(self):
-        self.tried = self.model.step
-        self.own_env.reset(seed=self.seed)
-        history = self.model.test(self.own_env, self.episodes, visualize=False, verbose=0)
-        reward = float(np.mean(history.history["episode_reward"]))
-        if reward >= self.best:
-            self.best = reward
-            self.model.model.save(self.run_dir / "new_model.keras")
-            (self.run_dir / "new_model.keras").replace(self.run_dir / "model.keras")
-            note = {"mean_reward": reward, "step": self.tried, "episodes": self.episodes}
-            (self.run_dir / "best.json").write_text(json.dumps(note))

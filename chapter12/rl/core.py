@@ -6,21 +6,13 @@ from copy import deepcopy
 import numpy as np
 from keras.callbacks import History
 
-from .callbacks import CallbackList, TestLogger, TrainEpisodeLogger, TrainIntervalLogger, Visualizer
+from .callbacks import CallbackList, TestLogger, TrainIntervalLogger, Visualizer
 
 
 class Env:
-    """What an agent needs of an environment: the two functions of gymnasium's, or of gym's."""
+    """What an agent needs of an environment: `reset` and `step`, gymnasium's or the older gym's."""
 
     action_space = observation_space = None
-
-    def reset(self):
-        """An observation; in gymnasium also a dict."""
-        raise NotImplementedError
-
-    def step(self, action):
-        """observation, reward, done, info; in gymnasium terminated and truncated for done."""
-        raise NotImplementedError
 
 
 class Processor:
@@ -99,7 +91,7 @@ class Agent:
 
         Returns a History with the figures of all episodes.
         """
-        logger = TrainIntervalLogger(log_interval) if verbose == 1 else TrainEpisodeLogger()
+        logger = TrainIntervalLogger(log_interval if verbose == 1 else 1)
         self.training, self.step = True, initial_step
         return self._run(
             env,
@@ -237,14 +229,3 @@ class Agent:
         result = self.processor.process_step(deepcopy(observation), reward, done, info)
         callbacks.on_action_end(action, {})
         return result
-
-
-class RuleAgent(Agent):
-    """Acts by `rule`, a function from observation to action, and learns nothing: a baseline."""
-
-    def __init__(self, rule):
-        super().__init__()
-        self.forward, self.compiled = rule, True
-
-    def backward(self, reward, terminal):
-        return []

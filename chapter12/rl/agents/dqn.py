@@ -237,12 +237,16 @@ class DQNAgent(Agent):
             shutil.copy(path, filepath)
 
     def load_weights(self, filepath):
-        """Read them; also from what keras-rl has written with Keras 2."""
-        with h5py.File(filepath) as file:
-            old = "layer_names" in file.attrs or "model_weights" in file
-        with TemporaryDirectory() as folder:
-            copy = shutil.copy(filepath, Path(folder, "old.h5" if old else "new.weights.h5"))
-            self.model.load_weights(copy)
+        """Read them from a `.weights.h5`, `.keras` or `.h5f` file, also of keras-rl and Keras 2."""
+        path = Path(filepath)
+        if path.suffix == ".keras":
+            self.model.load_weights(path)
+        else:
+            with h5py.File(path) as file:
+                old = "layer_names" in file.attrs or "model_weights" in file
+            with TemporaryDirectory() as folder:
+                copy = shutil.copy(path, Path(folder, "old.h5" if old else "new.weights.h5"))
+                self.model.load_weights(copy)
         if self.compiled:
             self.update_target_model_hard()
 
