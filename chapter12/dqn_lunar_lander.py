@@ -21,7 +21,6 @@ import gymnasium
 import keras
 import matplotlib.pyplot as plt
 import pandas as pd
-from gymnasium.envs.box2d.lunar_lander import heuristic
 from keras import layers
 from rl.agents.dqn import DQNAgent
 from rl.callbacks import FileLogger
@@ -76,6 +75,8 @@ def build_callbacks(run_dir, env):
 
 def report(dqn, env, seed):
     """Rewards of 100 episodes, and mean rewards of rules that learn nothing, as a dict."""
+    from gymnasium.envs.box2d.lunar_lander import heuristic  # gymnasium's own, by hand
+
     rules = {"random": lambda state: random.randrange(4)}
     rules["hand_written_pilot"] = lambda state: heuristic(env.unwrapped, state)
     return compare(dqn, rules, env, episodes=100, seed=seed)

@@ -83,13 +83,9 @@ class DQNAgent(Agent):
         self.target_model = clone_model(self.model)
         self.model.compile(self.optimizer, loss="mse")  # to be saved with its optimizer
         if keras.backend.backend() == "tensorflow" and len(self.model.inputs) == 1:
-            self._compile_steps()
+            self._compile_with_tensorflow()
         else:
-            self.trainable_model = keras.Model(self.model.inputs, self.model.outputs)
-            self.trainable_model.compile(
-                self.optimizer, self._loss, metrics=[self._mae, self._mean_q]
-            )
-            self._train_on_batch = self._train_with_keras
+            self._compile_with_keras()
         self.compiled = True
 
     @property
@@ -102,9 +98,6 @@ class DQNAgent(Agent):
         """Q-values (nb_actions,) of one state (window_length, *observation)."""
         batch = keras.tree.map_structure(lambda x: x[None], state)
         return self._q_values(self.processor.process_state_batch(batch))[0]
-
-    def _q_values(self, states):
-        return np.asarray(self.model.predict_on_batch(states))
 
     def forward(self, observation):
         q_values = self.compute_q_values(self.memory.get_recent_state(observation))
@@ -152,21 +145,29 @@ class DQNAgent(Agent):
     def _mean_q(self, y_true, q_values):
         return ops.max(q_values, axis=1)
 
-    def _train_with_keras(self, batch):
-        state0 = self.processor.process_state_batch(batch.state0)
-        state1 = self.processor.process_state_batch(batch.state1)
-        next_q = np.asarray(self.target_model.predict_on_batch(state1))
-        picked = self._q_values(state1) if self.enable_double_dqn else next_q
-        value = next_q[np.arange(self.batch_size), picked.argmax(axis=1)]
-        target = batch.reward + self.gamma * np.where(batch.terminal1, 0.0, value)
-        y_true = np.stack([target, batch.action], axis=1).astype("float32")
-        self.trainable_model.reset_metrics()
-        logs = self.trainable_model.train_on_batch(state0, y_true, return_dict=True)
-        self.update_target_model_softly()
-        return list(logs.values())
+    def _compile_with_keras(self):
+        """`_q_values` of states, and `_train_on_batch` with an Experience of arrays."""
+        inputs = self.model.input if len(self.model.inputs) > 1 else self.model.inputs[0]
+        trainable_model = keras.Model(inputs, self.model.outputs[0])
+        trainable_model.compile(self.optimizer, self._loss, metrics=[self._mae, self._mean_q])
 
-    def _compile_steps(self):
-        """`_q_values` and `_train_on_batch` as one compiled call each."""
+        def train_on_batch(batch):
+            state0, state1 = map(self.processor.process_state_batch, (batch.state0, batch.state1))
+            next_q = np.asarray(self.target_model.predict_on_batch(state1))
+            picked = self._q_values(state1) if self.enable_double_dqn else next_q
+            value = next_q[np.arange(self.batch_size), picked.argmax(axis=1)]
+            target = batch.reward + self.gamma * np.where(batch.terminal1, 0.0, value)
+            y_true = np.stack([target, batch.action], axis=1).astype("float32")
+            trainable_model.reset_metrics()
+            logs = trainable_model.train_on_batch(state0, y_true, return_dict=True)
+            self.update_target_model_softly()
+            return [float(logs[name]) for name in ("loss", "_mae", "_mean_q")]
+
+        self._q_values = lambda states: np.asarray(self.model.predict_on_batch(states))
+        self._train_on_batch = train_on_batch
+
+    def _compile_with_tensorflow(self):
+        """The same as one compiled call each."""
         import tensorflow as tf
 
         shape, dtype = self.model.inputs[0].shape[1:], self.model.inputs[0].dtype
@@ -261,4 +262,4 @@ def make_dueling(model, nb_actions, dueling_type):
     if dueling_type != "naive":
         take_off = {"avg": ops.mean, "max": ops.max}[dueling_type]
         q_values = q_values - take_off(advantages, axis=1, keepdims=True)
-    return keras.Model(model.inputs, q_values, name=f"{model.name}_dueling")
+    return keras.Model(model.inputs[0], q_values, name=f"{model.name}_dueling")
