@@ -47,6 +47,24 @@ SETTINGS = {
         "exploration_final_eps": 0.1,
     },
 }
+# Those of chapter 12's scripts, for their steps per second.
+LIKE_OURS = {
+    "CartPole-v1": {
+        "policy_kwargs": {"net_arch": [16, 16, 16]},
+        "train_freq": 1,
+        "tau": 0.01,
+        "target_update_interval": 1,
+        "buffer_size": 50_000,
+    },
+    "LunarLander-v3": {
+        "policy_kwargs": {"net_arch": [64, 32, 16]},
+        "train_freq": 2,
+        "tau": 0.005,
+        "target_update_interval": 1,
+        "buffer_size": 200_000,
+        "batch_size": 64,
+    },
+}
 
 
 def make_env(name):
@@ -59,16 +77,28 @@ def test(model, env, seed):
     return evaluate_policy(model, env, n_eval_episodes=100)[0]
 
 
+def serve(name):
+    """Reads a number of steps from each line, trains for so many, prints the seconds."""
+    model = DQN("MlpPolicy", make_env(name), learning_starts=100, device="cpu", **LIKE_OURS[name])
+    for line in sys.stdin:
+        start = time.perf_counter()
+        model.learn(int(line), reset_num_timesteps=False)
+        print(time.perf_counter() - start, flush=True)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("env", choices=SETTINGS)
     parser.add_argument("--seed", type=int, default=1, help="default: 1")
     parser.add_argument("--nb-steps", type=int, help="default: 50000, 300000")
+    parser.add_argument("--like-ours", action="store_true", help="for bench_dqn.py")
     args = parser.parse_args()
+    torch.set_num_threads(1)  # faster, for networks as small as these
+    if args.like_ours:
+        return serve(args.env)
     short = "CartPole" in args.env
     steps, interval = args.nb_steps or (50_000 if short else 300_000), 2500 if short else 10_000
     run_dir = Path("runs", f"sb3_{args.env}_seed{args.seed}")
-    torch.set_num_threads(1)  # faster, for networks as small as these
     model = DQN(
         "MlpPolicy",
         make_env(args.env),
