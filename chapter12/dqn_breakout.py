@@ -87,12 +87,12 @@ def build_agent(model, memory_limit=1000000):
 
 
 def build_callbacks(run_dir, env):
-    """A log, the last network and the best in games of its own."""
+    """A log, the best network in games of its own, and the last."""
     log = FileLogger(run_dir / "log.json", interval=1000)
     return [
         log,
-        KeepLast(run_dir, log, interval=50000),
         KeepBest(run_dir, env, interval=250000, episodes=5),
+        KeepLast(run_dir, log, interval=50000),
     ]
 
 

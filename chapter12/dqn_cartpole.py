@@ -70,13 +70,13 @@ def build_agent(model):
 
 
 def build_callbacks(run_dir, env):
-    """Weights every 10,000 steps, a log, the last network and the best in games of its own."""
+    """Weights every 10,000 steps, a log, the best network in games of its own, and the last."""
     log = FileLogger(run_dir / "log.json", interval=100)
     return [
         ModelIntervalCheckpoint(run_dir / "weights_{step}.weights.h5", interval=10000),
         log,
-        KeepLast(run_dir, log, interval=2500),
         KeepBest(run_dir, env, interval=2500),
+        KeepLast(run_dir, log, interval=2500),
     ]
 
 

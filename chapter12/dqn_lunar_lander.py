@@ -68,9 +68,9 @@ def build_agent(model):
 
 
 def build_callbacks(run_dir, env):
-    """A log, the last network and the best in games of its own."""
+    """A log, the best network in games of its own, and the last."""
     log = FileLogger(run_dir / "log.json", interval=100)
-    return [log, KeepLast(run_dir, log, interval=10000), KeepBest(run_dir, env, interval=10000)]
+    return [log, KeepBest(run_dir, env, interval=10000), KeepLast(run_dir, log, interval=10000)]
 
 
 def report(dqn, env, seed):

@@ -46,14 +46,13 @@ class KeepLast(Callback):
         self.save()
 
     def save(self):
-        self.saved = self.model.step
         self.log.save_data()  # first: the network's episodes must be in it
-        before = set(self.run_dir.glob("last_[0-9]*.keras"))
-        last = self.run_dir / f"last_{self.model.step}.keras"
+        before, last = (self.run_dir / f"last_{n}.keras" for n in (self.saved, self.model.step))
         self.model.model.save(self.run_dir / "new_last.keras")
         (self.run_dir / "new_last.keras").replace(last)  # a kill leaves one that is whole
-        for path in before - {last}:
-            path.unlink()
+        if before != last:
+            before.unlink(missing_ok=True)
+        self.saved = self.model.step
 
 
 class KeepBest(Callback):
