@@ -88,7 +88,7 @@ def serve(name):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("env", choices=SETTINGS)
+    parser.add_argument("env", choices=SETTINGS, help="the environment")
     parser.add_argument("--seed", type=int, default=1, help="default: 1")
     parser.add_argument("--nb-steps", type=int, help="default: 50000, 300000")
     parser.add_argument("--like-ours", action="store_true", help="for bench_dqn.py")

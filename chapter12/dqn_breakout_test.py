@@ -19,7 +19,9 @@ from dqn_breakout import build_agent, build_model, make_env
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--weights", type=Path, default="runs/dqn_breakout/model.keras")
+    parser.add_argument(
+        "--weights", type=Path, default="runs/dqn_breakout/model.keras", help="of a trained network"
+    )
     parser.add_argument("--episodes", type=int, default=10, help="default: 10")
     parser.add_argument("--max-episode-steps", type=int, help="cut a game off")
     parser.add_argument("--seed", type=int, default=1, help="default: 1")
