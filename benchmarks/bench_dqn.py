@@ -1,126 +1,94 @@
-"""Chapter 12: environment steps per second, two ways through Keras's calls against ours.
+"""Chapter 12: environment steps per second in training, keras-rl's way and SB3's against ours.
 
-    python benchmarks/bench_dqn.py                    # about 3 minutes on 2 cores
-    python benchmarks/bench_dqn.py --steps 20         # quick look
+    python benchmarks/bench_dqn.py                    # some minutes on 2 cores
+    python benchmarks/bench_dqn.py --steps 200        # quick look
 
-The plain way: `predict` for each action, `predict` of the target network for each training step,
-and `train_on_batch` on the network with a mask for the actions that were not taken. keras-rl's way:
-the same with `predict_on_batch`, which builds no data pipeline. Ours: chapter12/rl/agents/dqn.py,
-one compiled call to act and one to learn. Environment, network, memory, batch size and how often it
-learns are the same. All are warmed up; then they take turns.
+keras-rl's way: `predict_on_batch` for each action and for the targets, `train_on_batch` for each
+update. Ours: chapter12/rl/agents/dqn.py, one compiled call to act and one to learn.
+Stable-Baselines3's DQN runs in a process of its own, where it is installed. Environment, network,
+memory, batch size and how often it learns are the same. All are warmed up; then they take turns.
 """
 
 import argparse
-import os
 import statistics
+import subprocess
 import sys
 import time
 from pathlib import Path
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "chapter12"))
+FOLDER = Path(__file__).resolve().parent
+sys.path.insert(0, str(FOLDER.parent / "chapter12"))
 
 import dqn_cartpole
 import dqn_lunar_lander
 import keras
-import numpy as np
 import tensorflow as tf
 from common import record
-from rl.agents.dqn import DQNAgent
-from tqdm import tqdm
+
+KERAS_RL, OURS, SB3 = "keras-rl's way", "ours", "Stable-Baselines3"
 
 
-class PredictAgent(DQNAgent):
-    """Acts and learns through Keras's own calls."""
+def make_trainer(script, env_name, sizes, way):
+    """A function that trains for so many steps and returns the seconds, warmed up."""
+    if way == SB3:
+        command = [sys.executable, str(FOLDER / "dqn_sb3.py"), env_name, "--like-ours"]
+        process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        )
 
-    method = "predict"
+        def ask(steps):
+            process.stdin.write(f"{steps}\n".encode())
+            process.stdin.flush()
+            return float(process.stdout.readline())
 
-    def compile(self, optimizer, metrics=()):
-        """As in keras-rl: a second model, whose output is the Q-value of the action taken."""
-        super().compile(optimizer, metrics)
-        mask = keras.Input((self.nb_actions,))
-        taken = keras.ops.sum(self.model.output * mask, axis=1)
-        self.trainable_model = keras.Model([*self.model.inputs, mask], taken)
-        loss = keras.losses.Huber(self.delta_clip) if np.isfinite(self.delta_clip) else "mse"
-        self.trainable_model.compile(optimizer, loss, metrics=["mae"])
-        self.soft_update = tf.function(self.update_softly)
+        ask(400)
+        return ask
+    keras.utils.set_random_seed(1)
+    agent, env = script.build_agent(script.build_model(*sizes)), script.make_env()
+    if way == KERAS_RL:
+        agent._compile_with_keras()
+        # keras-rl, too, has this in a compiled function.
+        agent.update_target_model_softly = tf.function(agent.update_target_model_softly)
+    agent.nb_steps_warmup = 100
 
-    def update_softly(self):
-        """keras-rl, too, has this in a compiled function."""
-        for target, variable in zip(self.target_model.weights, self.model.weights, strict=True):
-            target.assign(target + self.target_model_update * (variable - target))
+    def train(steps):
+        first = agent.step
+        start = time.perf_counter()
+        agent.fit(env, first + steps, verbose=0, initial_step=first)
+        return time.perf_counter() - start
 
-    def predict(self, model, states):
-        """Q-values (n, nb_actions) as an array."""
-        if self.method == "predict":
-            return model.predict(states, verbose=0)
-        return model.predict_on_batch(states)
-
-    def compute_q_values(self, state):
-        return self.predict(self.model, state[None])[0]
-
-    def backward(self):
-        if self.step <= self.nb_steps_warmup or self.step % self.train_interval:
-            return {}
-        batch = self.memory.sample(self.batch_size)
-        rows = np.arange(self.batch_size)
-        next_q = self.predict(self.target_model, batch.state1)
-        picked = self.predict(self.model, batch.state1) if self.enable_double_dqn else next_q
-        value = next_q[rows, picked.argmax(axis=1)]
-        targets = batch.reward + self.gamma * np.where(batch.terminal1, 0.0, value)
-        mask = np.eye(self.nb_actions, dtype="float32")[batch.action]
-        values = self.trainable_model.train_on_batch([batch.state0, mask], targets)
-        self.soft_update()
-        return {"values": np.array([*values, 0.0])}
-
-
-class KerasRLAgent(PredictAgent):
-    """The same with the calls that build no data pipeline, as in keras-rl."""
-
-    method = "predict_on_batch"
-
-
-WAYS = {
-    "predict": (PredictAgent, 1),
-    "predict_on_batch, keras-rl": (KerasRLAgent, 2),
-    "ours": (DQNAgent, 10),
-}
+    train(400)
+    agent.nb_steps_warmup = -1  # the memory is filled
+    return train
 
 
 def main():
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--steps", type=int, default=100, help="of the slowest way (default: 100)")
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--steps", type=int, default=2000, help="in a turn (default: 2000)")
     parser.add_argument("--turns", type=int, default=5, help="default: 5")
     args = parser.parse_args()
-    for script in (dqn_cartpole, dqn_lunar_lander):
-        agents, speeds = {}, {name: [] for name in WAYS}
-        for name, (agent_class, _) in WAYS.items():
-            keras.utils.set_random_seed(1)
-            script.DQNAgent = agent_class
-            agents[name] = script.build_agent(seed=1)
-            agents[name].nb_steps_warmup = 100
-            agents[name].fit(script.make_env(), nb_steps=140, verbose=0, seed=1)
-        for _ in tqdm(range(args.turns), desc=script.ENV_NAME, unit="turn"):
-            for name, agent in agents.items():
-                steps = args.steps * WAYS[name][1]
-                env = script.make_env()
-                start = time.perf_counter()
-                agent.fit(env, nb_steps=agent.step + steps, verbose=0, seed=agent.step)
-                speeds[name].append(steps / (time.perf_counter() - start))
-        print(f"{script.ENV_NAME}, steps per second, median of {args.turns} (lowest to highest):")
-        medians = {name: statistics.median(values) for name, values in speeds.items()}
-        for name, values in speeds.items():
-            print(f"  {name:<27} {medians[name]:8.1f}  ({min(values):.1f} to {max(values):.1f})")
-        for name in list(WAYS)[:2]:
-            print(f"  ratio to {name}: {medians['ours'] / medians[name]:.1f}")
-        record(
-            f"chapter 12, DQN: training in {script.ENV_NAME}",
-            "steps/s",
-            speeds["predict_on_batch, keras-rl"],  # the book's, the faster of the two
-            speeds["ours"],
-        )
+    for script, name, sizes in (
+        (dqn_cartpole, "CartPole-v1", (4, 2)),
+        (dqn_lunar_lander, "LunarLander-v3", (8, 4)),
+    ):
+        trainers = {way: make_trainer(script, name, sizes, way) for way in (KERAS_RL, OURS)}
+        try:
+            trainers[SB3] = make_trainer(script, name, sizes, SB3)
+        except (OSError, ValueError):
+            print("Stable-Baselines3 is not installed (requirements-bench.txt)")
+        speeds = {way: [] for way in trainers}
+        for _ in range(args.turns):
+            for way, train in trainers.items():
+                speeds[way].append(args.steps / train(args.steps))
+        print(f"{name}, steps per second, median of {args.turns} (lowest to highest):")
+        for way, values in speeds.items():
+            ratio = statistics.median(speeds[OURS]) / statistics.median(values)
+            print(f"  {way:<18} {statistics.median(values):7.0f} ({min(values):.0f} to "
+                  f"{max(values):.0f}), ours {ratio:.2f} times as many")  # fmt: skip
+        record(f"chapter 12, DQN: training in {name}", "steps/s", speeds[KERAS_RL], speeds[OURS])
+        if SB3 in speeds:
+            what = f"chapter 12, DQN: training in {name}"
+            record(what, "steps/s", speeds[SB3], speeds[OURS], against=SB3)
 
 
 if __name__ == "__main__":

@@ -2,70 +2,53 @@
 
 Book: chapter 12, whose repository carries this example ("easily extended to Atari problems").
 
-    python chapter12/dqn_breakout.py                        # a GPU and a day or two
-    python chapter12/dqn_breakout.py --nb-steps 20000 --memory-limit 20000    # to see it run
+    python chapter12/dqn_breakout.py                                        # a GPU, a day or two
+    python chapter12/dqn_breakout.py --nb-steps 50000 --memory-limit 100000 # to see it run
 
-Network and settings are those of Mnih et al. (2015): four grey frames of 84x84 pixels in, three
-convolutions, a dense layer of 512, four actions out; one action lasts four frames. What to look
-for: the mean Q-value rises long before the score does. Needs Atari: pip install ale-py.
-chapter12/README.md says what a full training takes.
+Network and settings are those of Mnih et al. (2015), but for Adam in place of RMSProp and double
+Q-learning. The mean Q-value rises long before the score does. chapter12/README.md has figures.
 """
 
 import argparse
-import importlib.metadata
 import json
-import os
-import platform
-import shutil
+import random
 import sys
-import time
 from pathlib import Path
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # chapter01/check_gpu.py shows what this hides
 
 import gymnasium
 import keras
+import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
+from gymnasium.wrappers import AtariPreprocessing, TransformReward
 from keras import layers
 from rl.agents.dqn import DQNAgent
-from rl.callbacks import Checkpoint, FileLogger, ModelIntervalCheckpoint, TensorBoard
+from rl.callbacks import FileLogger
 from rl.memory import SequentialMemory
 from rl.policy import EpsGreedyQPolicy, LinearAnnealedPolicy
-from rl.processor import AtariProcessor
-from visualize_log import plot_logs
-
-ROOT = Path(__file__).resolve().parent.parent
-RUNS_DIR = ROOT / "runs" / "chapter12"
-ENV_NAME = "ALE/Breakout-v5"
-INPUT_SHAPE = (84, 84)
-WINDOW_LENGTH = 4
+from rl.runs import KeepBest, KeepLast, compare, open_run
 
 
-def make_env(render_mode=None):
-    """The environment, with the rules of the 2015 paper: four frames to an action, no stickiness.
+def make_env(training=False, render_mode=None):
+    """Grey frames (84, 84), each the maximum of two, four to an action, a random start.
 
-    The book's `BreakoutDeterministic-v4` was the same under another name.
-
-    Raises:
-        OSError: ale-py, the Atari emulator, is not installed.
+    In training rewards count as 1, and a lost life ends the episode (then gymnasium, unlike the
+    paper, begins a new game). Windows of four frames are the memory's: FrameStackObservation would
+    have it keep each frame four times, 28 GB.
     """
-    try:
-        import ale_py
-    except ImportError as error:
-        raise OSError(f"{ENV_NAME} needs the Atari emulator: pip install ale-py") from error
+    import ale_py
+
     gymnasium.register_envs(ale_py)
-    return gymnasium.make(
-        ENV_NAME, frameskip=4, repeat_action_probability=0.0, render_mode=render_mode
+    env = gymnasium.make(
+        "ALE/Breakout-v5", frameskip=1, repeat_action_probability=0, render_mode=render_mode
     )
+    env = AtariPreprocessing(env, terminal_on_life_loss=training)
+    return TransformReward(env, np.sign) if training else env
 
 
 def build_model(num_actions=4):
-    """DeepMind's network of 2015.
-
-    Returns:
-        keras.Model from four frames (n, 4, 84, 84), 0-255, to Q-values (n, num_actions).
-    """
-    inputs = keras.Input(shape=(WINDOW_LENGTH, *INPUT_SHAPE), name="frames")
+    """DeepMind's network: frames (n, 4, 84, 84), 0-255, to Q-values (n, num_actions)."""
+    inputs = keras.Input(shape=(4, 84, 84), name="frames")
     x = layers.Permute((2, 3, 1), name="frames_last")(inputs)
     x = layers.Rescaling(1 / 255, name="rescale")(x)
     x = layers.Conv2D(32, (8, 8), strides=4, activation="relu", name="conv1")(x)
@@ -77,144 +60,98 @@ def build_model(num_actions=4):
     return keras.Model(inputs=inputs, outputs=outputs, name="dqn_breakout")
 
 
-def build_agent(seed=None, memory_limit=1_000_000, warmup=50_000, anneal=1_000_000):
-    """The paper's agent, compiled, with Adam in place of its RMSProp and double Q-learning."""
+def build_agent(model, memory_limit=1000000):
+    """The paper's agent, compiled; with a smaller memory it learns sooner."""
     policy = LinearAnnealedPolicy(
-        EpsGreedyQPolicy(seed=seed),
+        EpsGreedyQPolicy(),
         attr="eps",
-        value_max=1.0,
+        value_max=1,
         value_min=0.1,
         value_test=0.05,
-        nb_steps=anneal,
+        nb_steps=memory_limit,
     )
-    agent = DQNAgent(
-        model=build_model(),
+    dqn = DQNAgent(
+        model=model,
         nb_actions=4,
-        memory=SequentialMemory(memory_limit, WINDOW_LENGTH, seed=seed),
+        memory=SequentialMemory(limit=memory_limit, window_length=4),
         policy=policy,
-        test_policy=EpsGreedyQPolicy(eps=0.05, seed=seed),  # a greedy player may never serve
-        nb_steps_warmup=warmup,
-        target_model_update=10_000,
+        test_policy=EpsGreedyQPolicy(eps=0.05),  # a greedy player may never serve
+        nb_steps_warmup=memory_limit // 20,
+        target_model_update=10000,
         train_interval=4,
         delta_clip=1.0,
-        enable_double_dqn=True,
-        processor=AtariProcessor(INPUT_SHAPE),
     )
-    agent.compile(keras.optimizers.Adam(learning_rate=0.0001), metrics=["mae"])
-    return agent
+    optimizer = getattr(model, "optimizer", None) or keras.optimizers.Adam(learning_rate=1e-4)
+    dqn.compile(optimizer, metrics=["mae"])
+    return dqn
 
 
-def build_callbacks(run_dir, interval, resuming=False):
-    """Weights and a checkpoint every `interval` steps, and a log of all episodes."""
+def build_callbacks(run_dir, env):
+    """A log, the best network in games of its own, and the last."""
+    log = FileLogger(run_dir / "log.json", interval=1000)
     return [
-        ModelIntervalCheckpoint(run_dir / "weights_{step}.weights.h5", interval=interval),
-        FileLogger(run_dir / "log.json", interval=1, append=resuming),
-        TensorBoard(run_dir / "tb"),
-        Checkpoint(run_dir / "checkpoint", interval=interval),  # with the memory: up to 7 GB
+        log,
+        KeepBest(run_dir, env, interval=250000, episodes=5),
+        KeepLast(run_dir, log, interval=50000),
     ]
 
 
-def train(agent, env, args):
-    """Train, going on from a checkpoint; returns the seconds, None after a resumption."""
-    args.run_dir.mkdir(parents=True, exist_ok=True)
-    settings = {"seed": args.seed, "memory_limit": args.memory_limit}
-    settings_path, checkpoint = args.run_dir / "settings.json", args.run_dir / "checkpoint"
-    step = 0
-    if settings_path.exists() and json.loads(settings_path.read_text()) == settings:
-        step = agent.load_checkpoint(checkpoint)
-    if step:
-        print(
-            f"Resuming the interrupted run in {args.run_dir} after step {step:,} "
-            f"({agent.memory.nb_entries:,} entries in memory)."
-        )
-    else:
-        for old in [*args.run_dir.glob("*weights*"), args.run_dir / "log.json"]:
-            old.unlink(missing_ok=True)
-        for folder in (checkpoint, args.run_dir / "tb"):
-            shutil.rmtree(folder, ignore_errors=True)
-    settings_path.write_text(json.dumps(settings))
-    start = time.perf_counter()
-    agent.fit(
-        env,
-        nb_steps=args.nb_steps,
-        callbacks=build_callbacks(args.run_dir, args.checkpoint_interval, resuming=step > 0),
-        verbose=args.verbose,
-        seed=args.seed + step,  # a resumed run must not play its first episodes again
-    )
-    agent.save_weights(args.run_dir / "dqn.weights.h5")
-    shutil.rmtree(checkpoint, ignore_errors=True)  # finished: the next run starts afresh
-    return None if step else round(time.perf_counter() - start, 1)
+def report(dqn, env, seed):
+    """Rewards of 10 episodes, and mean rewards of rules that learn nothing, as a dict."""
+    rules = {"random": lambda state: random.randrange(4)}
+    return compare(dqn, rules, env, episodes=10, seed=seed)
 
 
 def parse_arguments():
-    """The command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--nb-steps", type=int, default=10000000, help="default: 10 million")
+    parser.add_argument(
+        "--memory-limit", type=int, default=1000000, help="frames (7 GB: a million)"
     )
-    add = parser.add_argument
-    add("--nb-steps", type=positive, default=10_000_000, help="default: 10 million")
-    add("--memory-limit", type=positive, default=1_000_000, help="frames (default: 1000000, 7 GB)")
-    add("--warmup", type=positive, help="steps before learning (default: a 20th of the memory)")
-    add("--checkpoint-interval", type=positive, default=250_000, help="steps (default: 250000)")
-    add("--test-episodes", type=positive, default=10, help="default: 10")
-    add("--run-dir", type=Path, default=RUNS_DIR / "dqn_breakout")
-    add("--seed", type=int, default=1, help="default: 1")
-    add("--verbose", type=int, choices=(0, 1, 2), default=1, help="default: 1")
+    parser.add_argument("--seed", type=int, default=1, help="default: 1")
+    parser.add_argument("--run-dir", type=Path, help="default: runs/dqn_breakout")
+    parser.add_argument("--evaluate", action="store_true", help="only test the saved network")
     args = parser.parse_args()
-    args.warmup = args.warmup or args.memory_limit // 20
-    if args.memory_limit < 100:
-        parser.error("--memory-limit must be 100 or more")
+    args.run_dir = args.run_dir or Path("runs", "dqn_breakout")
+    if args.nb_steps < 1 or args.memory_limit < 100 or not 0 <= args.seed < 2**31:
+        parser.error("--nb-steps begins at 1, --memory-limit at 100, --seed at 0")
     return args
-
-
-def positive(text):
-    """A whole number above 0, for argparse."""
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not above 0")
-    return number
 
 
 def main():
     args = parse_arguments()
-    keras.utils.set_random_seed(args.seed)
-    device = keras.distribution.list_devices()[0]
-    device += f" ({os.cpu_count()} cores)" if device.startswith("cpu") else ""
-    print(f"Keras {keras.__version__}, device: {device}, environment: {ENV_NAME}")
+    run_dir, best = args.run_dir, args.run_dir / "model.keras"
     try:
-        env = make_env()
-        agent = build_agent(args.seed, args.memory_limit, args.warmup, args.memory_limit)
-        agent.model.summary()
-        seconds = train(agent, env, args)
-    except (OSError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        sys.exit("\nInterrupted; the same command goes on from the last checkpoint.")
-    rewards = agent.test(env, args.test_episodes, verbose=0, seed=10_000 + args.seed)
-    print(f"Mean score of {len(rewards)} test games: {np.mean(rewards):.1f}")
-    plot_logs([args.run_dir / "log.json"], args.run_dir / "rewards.png")
-    metrics = {
-        "script": "chapter12/dqn_breakout.py",
-        "data": ENV_NAME,
-        "seed": args.seed,
-        "versions": {
-            "python": platform.python_version(),
-            "keras": keras.__version__,
-            "backend": keras.backend.backend(),
-            "tensorflow": sys.modules["tensorflow"].__version__,
-            "gymnasium": importlib.metadata.version("gymnasium"),
-            "ale-py": importlib.metadata.version("ale-py"),
-        },
-        "device": device,
-        "steps": args.nb_steps,
-        "episodes": agent.episode,
-        "seconds": seconds,
-        "parameters": agent.model.count_params(),
-        "test": {"mean_reward": float(np.mean(rewards)), "std_reward": float(np.std(rewards))},
-    }
-    (args.run_dir / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
-    print(f"Weights, log, metrics and pictures are in {args.run_dir}")
+        env, trials = make_env(training=True), make_env()
+        settings = {"script": "dqn_breakout", "seed": args.seed, "memory_limit": args.memory_limit}
+        if args.evaluate:
+            return report(
+                build_agent(keras.models.load_model(best), 100), trials, args.seed + 10000
+            )
+        model, step, episode = open_run(run_dir, settings)
+        # New random numbers in a run that goes on, not those of the first step again.
+        keras.utils.set_random_seed(args.seed + step)
+        env.reset(seed=args.seed + step)
+        dqn = build_agent(model or build_model(), args.memory_limit)
+    except Exception as error:  # gymnasium, h5py and Keras raise a dozen kinds
+        sys.exit(f"error: Breakout: {' '.join(str(error).split())}")
+    dqn.model.summary()
+    if step < args.nb_steps:
+        callbacks = build_callbacks(run_dir, trials)
+        dqn.fit(env, args.nb_steps, callbacks=callbacks, initial_step=step, initial_episode=episode)
+        if dqn.step < args.nb_steps:
+            sys.exit("Interrupted: the same command goes on")
+    names = ["nb_steps", "episode_reward", "mean_q", "duration"]
+    log = pd.DataFrame(json.loads((run_dir / "log.json").read_text()), columns=names, dtype=float)
+    plt.plot(log["nb_steps"], log["episode_reward"], alpha=0.3)
+    plt.plot(log["nb_steps"], log["episode_reward"].rolling(20, min_periods=1).mean())
+    plt.savefig(run_dir / "rewards.png")
+    metrics = settings | {"steps": max(step, args.nb_steps), "episodes": len(log)}
+    metrics |= {"seconds": log["duration"].sum(), "mean_q": log["mean_q"][-100:].mean()}
+    metrics["best"] = json.loads((run_dir / "best.json").read_text())
+    metrics |= report(build_agent(keras.models.load_model(best), 100), trials, args.seed + 10000)
+    (run_dir / "metrics.json").write_text(json.dumps(metrics, indent=2))
+    print(f"Networks, log, metrics and a picture are in {run_dir}")
 
 
 if __name__ == "__main__":

@@ -4,240 +4,145 @@ Book: chapter 12, "CartPole".
 
     python chapter12/dqn_cartpole.py                           # the book's 200-step episodes
     python chapter12/dqn_cartpole.py --max-episode-steps 500   # CartPole-v1's own limit
-    python chapter12/dqn_cartpole.py --evaluate                # test the saved network again
+    python chapter12/dqn_cartpole.py --env Acrobot-v1          # any with discrete actions
 
 The agent sees the cart's position and speed, the pole's angle and angular speed, and pushes left or
-right; each step that the pole stands is worth 1. The episode ends when the pole leans more than 12
-degrees (the book says 15), the cart leaves the track, or the limit is reached. What to look for:
-rewards stay near 20 while epsilon is high and the memory fills, and then rise within a few thousand
-steps. Beside it two rules without learning: random pushes, and pushing to where the pole falls.
-chapter12/README.md has the figures.
+right; each step that the pole stands is worth 1. Rewards stay near 20 while epsilon is high and the
+memory fills; then they rise within a few thousand steps. chapter12/README.md has the figures.
 """
 
 import argparse
-import importlib.metadata
 import json
-import os
-import platform
-import shutil
+import random
 import sys
-import time
 from pathlib import Path
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # chapter01/check_gpu.py shows what this hides
 
 import gymnasium
 import keras
-import numpy as np
+import matplotlib.pyplot as plt
+import pandas as pd
 from keras import layers
 from rl.agents.dqn import DQNAgent
-from rl.callbacks import Checkpoint, FileLogger, KeepBest, ModelIntervalCheckpoint, TensorBoard
+from rl.callbacks import FileLogger, ModelIntervalCheckpoint
 from rl.memory import SequentialMemory
 from rl.policy import EpsGreedyQPolicy, LinearAnnealedPolicy
-from visualize_log import plot_logs
-
-ROOT = Path(__file__).resolve().parent.parent
-RUNS_DIR = ROOT / "runs" / "chapter12"
-ENV_NAME = "CartPole-v1"
-TEST_EPISODES = 100
+from rl.runs import KeepBest, KeepLast, compare, open_run
 
 
-def make_env(max_episode_steps=200):
-    """The environment; the book's CartPole-v0 is this one with a limit of 200 steps."""
-    return gymnasium.make(ENV_NAME, max_episode_steps=max_episode_steps)
+def make_env(name="CartPole-v1", max_episode_steps=200):
+    """The environment; the book's CartPole-v0 is CartPole-v1 with at most 200 steps an episode."""
+    env = gymnasium.make(name, max_episode_steps=max_episode_steps)
+    if not isinstance(env.action_space, gymnasium.spaces.Discrete):
+        raise ValueError(f"its actions are {env.action_space}; a deep Q-network needs Discrete")
+    if len(env.observation_space.shape or ()) != 1:  # a number, a dict, an image
+        env = gymnasium.wrappers.FlattenObservation(env)
+    return env
 
 
-def build_model(state_size=4, num_actions=2):
-    """The book's network: three hidden layers of 16.
-
-    Returns:
-        keras.Model from states (n, 1, state_size) to Q-values (n, num_actions).
-    """
+def build_model(state_size, num_actions):
+    """The book's network: states (n, 1, state_size) to Q-values (n, num_actions)."""
     inputs = keras.Input(shape=(1, state_size), name="state")
     x = layers.Flatten(name="flatten")(inputs)
-    for number in (1, 2, 3):
-        x = layers.Dense(16, activation="relu", name=f"fc{number}")(x)
+    x = layers.Dense(16, activation="relu", name="fc1")(x)
+    x = layers.Dense(16, activation="relu", name="fc2")(x)
+    x = layers.Dense(16, activation="relu", name="fc3")(x)
     outputs = layers.Dense(num_actions, activation="linear", name="q_values")(x)
     return keras.Model(inputs=inputs, outputs=outputs, name="dqn_cartpole")
 
 
-def build_agent(seed=None, double_dqn=False):
-    """The book's agent, compiled: soft target updates of 1 %, epsilon from 1 to 0.1 in 10,000."""
+def build_agent(model):
+    """The book's agent, compiled; with keras-rl 0.4 that is double Q-learning."""
+    memory = SequentialMemory(limit=50000, window_length=1)
     policy = LinearAnnealedPolicy(
-        EpsGreedyQPolicy(seed=seed),
-        attr="eps",
-        value_max=1.0,
-        value_min=0.1,
-        value_test=0.05,
-        nb_steps=10_000,
+        EpsGreedyQPolicy(), attr="eps", value_max=1, value_min=0.1, value_test=0.05, nb_steps=10000
     )
-    agent = DQNAgent(
-        model=build_model(),
-        nb_actions=2,
-        memory=SequentialMemory(limit=50_000, window_length=1, seed=seed),
-        policy=policy,
+    dqn = DQNAgent(
+        model=model,
+        nb_actions=model.output_shape[-1],
+        memory=memory,
         nb_steps_warmup=1000,
         target_model_update=1e-2,
-        enable_double_dqn=double_dqn,
+        policy=policy,
     )
-    agent.compile(keras.optimizers.Adam(learning_rate=1e-3), metrics=["mae"])
-    return agent
+    optimizer = getattr(model, "optimizer", None) or keras.optimizers.Adam(learning_rate=1e-3)
+    dqn.compile(optimizer, metrics=["mae"])
+    return dqn
 
 
-def build_callbacks(run_dir, max_episode_steps=200, resuming=False):
-    """The best weights and those every 10,000 steps, a log, and a checkpoint to go on from."""
+def build_callbacks(run_dir, env):
+    """Weights every 10,000 steps, a log, the best network in games of its own, and the last."""
+    log = FileLogger(run_dir / "log.json", interval=100)
     return [
-        KeepBest(run_dir / "dqn.weights.h5", make_env(max_episode_steps), interval=2500),
-        ModelIntervalCheckpoint(run_dir / "weights_{step}.weights.h5", interval=10_000),
-        FileLogger(run_dir / "log.json", interval=1, append=resuming),
-        TensorBoard(run_dir / "tb"),
-        Checkpoint(run_dir / "checkpoint", interval=5000),
+        ModelIntervalCheckpoint(run_dir / "weights_{step}.weights.h5", interval=10000),
+        log,
+        KeepBest(run_dir, env, interval=2500),
+        KeepLast(run_dir, log, interval=2500),
     ]
 
 
-def play(env, choose, episodes, seed):
-    """Rewards of `episodes` played by a function from observation to action."""
-    rewards = []
-    for episode in range(episodes):
-        observation, _ = env.reset(seed=seed if episode == 0 else None)
-        total, done = 0.0, False
-        while not done:
-            observation, reward, terminated, truncated, _ = env.step(choose(observation))
-            total, done = total + float(reward), terminated or truncated
-        rewards.append(total)
-    return rewards
-
-
-def score_baselines(env, seed):
-    """Mean reward of two rules that learn nothing."""
-    rng = np.random.default_rng(seed)
-    rules = {
-        "random": lambda observation: int(rng.integers(2)),
-        "push_where_it_falls": lambda observation: int(observation[2] + observation[3] > 0),
-    }
-    return {
-        f"{name}_mean_reward": float(np.mean(play(env, rule, TEST_EPISODES, seed)))
-        for name, rule in rules.items()
-    }
-
-
-def train(agent, env, args):
-    """Train, going on from a checkpoint; returns the seconds, None after a resumption."""
-    args.run_dir.mkdir(parents=True, exist_ok=True)
-    settings = {
-        "seed": args.seed,
-        "max_episode_steps": args.max_episode_steps,
-        "double_dqn": args.double_dqn,
-    }
-    settings_path, checkpoint = args.run_dir / "settings.json", args.run_dir / "checkpoint"
-    step = 0
-    if settings_path.exists() and json.loads(settings_path.read_text()) == settings:
-        step = agent.load_checkpoint(checkpoint)
-    if step:
-        print(
-            f"Resuming the interrupted run in {args.run_dir} after step {step:,} "
-            f"({agent.memory.nb_entries:,} entries in memory)."
-        )
-    else:
-        for old in [*args.run_dir.glob("*weights*"), args.run_dir / "log.json"]:
-            old.unlink(missing_ok=True)
-        for folder in (checkpoint, args.run_dir / "tb"):
-            shutil.rmtree(folder, ignore_errors=True)
-    settings_path.write_text(json.dumps(settings))
-    start = time.perf_counter()
-    agent.fit(
-        env,
-        nb_steps=args.nb_steps,
-        callbacks=build_callbacks(args.run_dir, args.max_episode_steps, resuming=step > 0),
-        verbose=args.verbose,
-        seed=args.seed + step,  # a resumed run must not play its first episodes again
-    )
-    agent.load_weights(args.run_dir / "dqn.weights.h5")
-    shutil.rmtree(checkpoint, ignore_errors=True)  # finished: the next run starts afresh
-    return None if step else round(time.perf_counter() - start, 1)
+def report(dqn, env, seed):
+    """Rewards of 100 episodes, and mean rewards of rules that learn nothing, as a dict."""
+    rules = {"random": lambda state: random.randrange(dqn.nb_actions)}
+    if env.spec.id == "CartPole-v1":
+        rules["push_where_it_falls"] = lambda state: int(state[2] + state[3] > 0)
+    return compare(dqn, rules, env, episodes=100, seed=seed)
 
 
 def parse_arguments():
-    """The command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--nb-steps", type=positive, default=50_000, help="default: 50000")
-    parser.add_argument(
-        "--max-episode-steps", type=positive, default=200, help="default: 200, as in the book"
-    )
-    parser.add_argument("--double-dqn", action="store_true", help="double Q-learning")
-    parser.add_argument("--run-dir", type=Path, help="default: runs/chapter12/dqn_cartpole")
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--env", default="CartPole-v1", help="default: CartPole-v1")
+    parser.add_argument("--nb-steps", type=int, default=50000, help="default: 50000")
+    parser.add_argument("--max-episode-steps", type=int, help="default: 200, others: their own")
     parser.add_argument("--seed", type=int, default=1, help="default: 1")
-    parser.add_argument("--verbose", type=int, choices=(0, 1, 2), default=1, help="default: 1")
+    parser.add_argument("--run-dir", type=Path, help="default: runs/dqn_cartpole")
     parser.add_argument("--evaluate", action="store_true", help="only test the saved network")
     args = parser.parse_args()
-    if args.run_dir is None:
-        args.run_dir = RUNS_DIR / "dqn_cartpole"
+    if args.env == "CartPole-v1" and args.max_episode_steps is None:
+        args.max_episode_steps = 200  # the book's CartPole-v0
+    name = "cartpole" if args.env == "CartPole-v1" else args.env.replace("/", ":").split(":")[-1]
+    args.run_dir = args.run_dir or Path("runs", f"dqn_{name}")
+    limit = 1 if args.max_episode_steps is None else args.max_episode_steps
+    if min(args.nb_steps, limit) < 1 or not 0 <= args.seed < 2**31:
+        parser.error("--nb-steps and --max-episode-steps begin at 1, --seed at 0")
     return args
-
-
-def positive(text):
-    """A whole number above 0, for argparse."""
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not above 0")
-    return number
 
 
 def main():
     args = parse_arguments()
-    keras.utils.set_random_seed(args.seed)
-    device = keras.distribution.list_devices()[0]
-    device += f" ({os.cpu_count()} cores)" if device.startswith("cpu") else ""
-    print(f"Keras {keras.__version__}, device: {device}, environment: {ENV_NAME}")
-    env = make_env(args.max_episode_steps)
+    run_dir, best = args.run_dir, args.run_dir / "model.keras"
     try:
-        agent = build_agent(args.seed, args.double_dqn)
+        env, trials = (make_env(args.env, args.max_episode_steps) for _ in range(2))
+        settings = {"script": "dqn_cartpole", "env": args.env, "seed": args.seed}
+        settings |= {"max_episode_steps": args.max_episode_steps}
         if args.evaluate:
-            agent.load_weights(args.run_dir / "dqn.weights.h5")
-        else:
-            agent.model.summary()
-            seconds = train(agent, env, args)
-    except (OSError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        sys.exit("\nInterrupted; the same command goes on from the last checkpoint.")
-    rewards = agent.test(env, TEST_EPISODES, verbose=0, seed=10_000 + args.seed)
-    baselines = score_baselines(env, 10_000 + args.seed)
-    print(f"Mean reward of {TEST_EPISODES} test episodes: {np.mean(rewards):.1f}")
-    for name, mean in baselines.items():
-        print(f"  {name.removesuffix('_mean_reward').replace('_', ' ')}: {mean:.1f}")
-    if args.evaluate:
-        return
-    plot_logs([args.run_dir / "log.json"], args.run_dir / "rewards.png")
-    metrics = {
-        "script": "chapter12/dqn_cartpole.py",
-        "data": f"{ENV_NAME}, {args.max_episode_steps} steps an episode at most",
-        "seed": args.seed,
-        "versions": {
-            "python": platform.python_version(),
-            "keras": keras.__version__,
-            "backend": keras.backend.backend(),
-            "tensorflow": sys.modules["tensorflow"].__version__,
-            "gymnasium": importlib.metadata.version("gymnasium"),
-        },
-        "device": device,
-        "steps": args.nb_steps,
-        "episodes": agent.episode,
-        "seconds": seconds,
-        "parameters": agent.model.count_params(),
-        "val": json.loads((args.run_dir / "dqn.weights.json").read_text()),
-        "test": {
-            "mean_reward": float(np.mean(rewards)),
-            "std_reward": float(np.std(rewards)),
-            "min_reward": float(np.min(rewards)),
-        },
-        "baselines": baselines,
-    }
-    (args.run_dir / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
-    print(f"Weights, log, metrics and pictures are in {args.run_dir}")
+            if json.loads((run_dir / "settings.json").read_text())["env"] != args.env:
+                raise ValueError(f"{best} was trained in another environment")
+            return report(build_agent(keras.models.load_model(best)), env, args.seed + 10000)
+        model, step, episode = open_run(run_dir, settings)
+        # New random numbers in a run that goes on, not those of the first step again.
+        keras.utils.set_random_seed(args.seed + step)
+        env.reset(seed=args.seed + step)
+        sizes = int(env.observation_space.shape[0]), int(env.action_space.n)
+        dqn = build_agent(model or build_model(*sizes))
+    except Exception as error:  # gymnasium, h5py and Keras raise a dozen kinds
+        sys.exit(f"error: {args.env}: {' '.join(str(error).split())}")
+    dqn.model.summary()
+    if step < args.nb_steps:
+        callbacks = build_callbacks(run_dir, trials)
+        dqn.fit(env, args.nb_steps, callbacks=callbacks, initial_step=step, initial_episode=episode)
+        if dqn.step < args.nb_steps:
+            sys.exit("Interrupted: the same command goes on")
+    names = ["nb_steps", "episode_reward", "duration"]
+    log = pd.DataFrame(json.loads((run_dir / "log.json").read_text()), columns=names, dtype=float)
+    plt.plot(log["nb_steps"], log["episode_reward"], alpha=0.3)
+    plt.plot(log["nb_steps"], log["episode_reward"].rolling(20, min_periods=1).mean())
+    plt.savefig(run_dir / "rewards.png")
+    metrics = settings | {"steps": max(step, args.nb_steps), "episodes": len(log)}
+    metrics |= {"seconds": log["duration"].sum()}
+    metrics["best"] = json.loads((run_dir / "best.json").read_text())
+    metrics |= report(build_agent(keras.models.load_model(best)), env, args.seed + 10000)
+    (run_dir / "metrics.json").write_text(json.dumps(metrics, indent=2))
+    print(f"Networks, log, metrics and a picture are in {run_dir}")
 
 
 if __name__ == "__main__":

@@ -7,80 +7,61 @@ Book: chapter 12, "Q-Learning" and "Infinite state space".
 
 An elf crosses a frozen lake of 16 squares to a present; four of them are holes. With 16 states and
 4 actions the Q-function fits into a table of 64 numbers, which the Bellman equation corrects after
-each step:
-
-    Q(s, a)  <-  Q(s, a) + rate * (reward + gamma * max Q(s', .) - Q(s, a))
-
-The lake's rules are known, so the right Q-values can be computed, too (value iteration), and the
-script compares: reward of the learned policy, of the best one and of random steps. A network takes
+each step. The lake's rules are known, so the right Q-values can be computed, too. A network takes
 the table's place as soon as the states are too many to list: dqn_cartpole.py.
 """
 
 import argparse
-import sys
 
 import gymnasium
 import numpy as np
-from tqdm import tqdm
 
-ENV_NAME = "FrozenLake-v1"
-ARROWS = "←↓→↑"
 GAMMA = 0.99
 
 
-def learn(env, episodes, rate=0.1, gamma=GAMMA, seed=1):
-    """Fill a Q-table by playing.
-
-    Epsilon-greedy: random steps at first, one in ten from the middle of training on.
-
-    Returns:
-        Array (states, actions) of Q-values.
-    """
+def learn(env, episodes, rate=0.1, seed=1):
+    """Q-values (states, actions) from playing: at random at first, one step in ten in the end."""
     rng = np.random.default_rng(seed)
+    env.reset(seed=seed)
     Q = np.zeros((env.observation_space.n, env.action_space.n))
-    for episode in tqdm(range(episodes), "Learning", unit="episode"):
+    for episode in range(episodes):
         eps = max(0.1, 1 - 2 * episode / episodes)
-        state, _ = env.reset(seed=seed if episode == 0 else None)
+        state, _ = env.reset()
         done = False
         while not done:
-            if rng.random() < eps:
-                action = int(rng.integers(env.action_space.n))
-            else:
-                action = int(rng.choice(np.flatnonzero(Q[state] == Q[state].max())))
+            best = np.flatnonzero(Q[state] == Q[state].max())
+            action = rng.integers(Q.shape[1]) if rng.random() < eps else rng.choice(best)
             after, reward, terminated, truncated, _ = env.step(action)
             # Where the episode has ended nothing follows. Where it was cut off something would.
-            value = 0.0 if terminated else Q[after].max()
-            Q[state, action] += rate * (reward + gamma * value - Q[state, action])
+            value = 0 if terminated else Q[after].max()
+            Q[state, action] += rate * (reward + GAMMA * value - Q[state, action])
             state, done = after, terminated or truncated
     return Q
 
 
-def solve(env, gamma=GAMMA, tolerance=1e-10):
-    """The right Q-table, from the rules that FrozenLake makes public (value iteration)."""
-    rules = env.unwrapped.P  # state → action → list of (probability, next state, reward, ended)
+def solve(env):
+    """The right Q-values, from the rules that FrozenLake makes public (value iteration)."""
+    rules = env.unwrapped.P  # state: action: list of (probability, next state, reward, ended)
     Q = np.zeros((len(rules), len(rules[0])))
-    while True:
-        new = np.array(
-            [
-                [
-                    sum(
-                        p * (r + gamma * (not ended) * Q[after].max()) for p, after, r, ended in way
-                    )
-                    for way in rules[state].values()
-                ]
-                for state in rules
-            ]
-        )
-        if np.abs(new - Q).max() < tolerance:
-            return new
-        Q = new
+    for _ in range(10000):
+        values = Q.max(axis=1)
+        for state, actions in rules.items():
+            for action, outcomes in actions.items():
+                Q[state, action] = sum(
+                    p * (reward + GAMMA * (0 if ended else values[after]))
+                    for p, after, reward, ended in outcomes
+                )
+        if np.allclose(Q.max(axis=1), values, rtol=0, atol=1e-10):
+            return Q
+    raise ValueError("the values do not settle")
 
 
-def play(env, choose, episodes, seed=2):
+def play(env, choose, episodes=2000, seed=2):
     """Share of `episodes` that reach the present, by a function from state to action."""
-    wins = 0.0
-    for episode in range(episodes):
-        state, _ = env.reset(seed=seed if episode == 0 else None)
+    env.reset(seed=seed)
+    wins = 0
+    for _ in range(episodes):
+        state, _ = env.reset()
         done = False
         while not done:
             state, reward, terminated, truncated, _ = env.step(choose(state))
@@ -88,40 +69,25 @@ def play(env, choose, episodes, seed=2):
     return wins / episodes
 
 
-def describe(env, Q):
-    """The lake as text: arrows for the best steps, o for holes, * for the present."""
-    tiles = env.unwrapped.desc.astype(str)
-    rows = []
-    for r, row in enumerate(tiles):
-        best = [ARROWS[Q[r * len(row) + c].argmax()] for c in range(len(row))]
-        marks = {"H": "o", "G": "*"}
-        rows.append(" ".join(marks.get(t, a) for t, a in zip(row, best, strict=True)))
-    return "\n".join(rows)
-
-
 def main():
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--episodes", type=int, default=20_000, help="default: 20000")
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--episodes", type=int, default=20000, help="default: 20000")
     parser.add_argument("--no-slip", action="store_true", help="ice that does not slip")
     parser.add_argument("--seed", type=int, default=1, help="default: 1")
     args = parser.parse_args()
-    if args.episodes < 1:
-        print("error: --episodes must be 1 or more", file=sys.stderr)
-        sys.exit(2)
-    env = gymnasium.make(ENV_NAME, is_slippery=not args.no_slip)
-    Q, right = learn(env, args.episodes, seed=args.seed), solve(env)
-    print(f"\nLearned steps:\n{describe(env, Q)}\n\nBest steps:\n{describe(env, right)}\n")
+    if args.episodes < 1 or args.seed < 0:
+        parser.error("--episodes begins at 1, --seed at 0")
+    env = gymnasium.make("FrozenLake-v1", is_slippery=not args.no_slip)
+    learned, right = learn(env, args.episodes, seed=args.seed), solve(env)
+    tiles = env.unwrapped.desc.astype(str).ravel()
+    for name, Q in (("Learned", learned), ("Best", right)):
+        arrows = np.array(list("←↓→↑"))[Q.argmax(axis=1)]
+        picture = np.where(tiles == "H", "o", np.where(tiles == "G", "*", arrows)).reshape(4, 4)
+        print(f"{name} steps:", *map(" ".join, picture), sep="\n")
+        share = play(env, lambda state, Q=Q: Q[state].argmax())
+        print(f"{share:.1%} of 2,000 episodes reach the present; value {Q[0].max():.3f}\n")
     rng = np.random.default_rng(args.seed)
-    rules = {
-        "learned": lambda state: int(Q[state].argmax()),
-        "best": lambda state: int(right[state].argmax()),
-        "random": lambda state: int(rng.integers(env.action_space.n)),
-    }
-    for name, choose in rules.items():
-        print(f"{name:>8}: {play(env, choose, 2000):6.1%} of 2,000 episodes reach the present")
-    print(f"Value of the start: learned {Q[0].max():.3f}, right {right[0].max():.3f}")
+    print(f"Random steps: {play(env, lambda state: rng.integers(4)):.1%}")
 
 
 if __name__ == "__main__":

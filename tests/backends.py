@@ -87,10 +87,10 @@ chapter11/infer_char_seq2seq.py --run-dir runs/chapter11/char_seq2seq_sample
 chapter11/train_attention_seq2seq.py --data sample --epochs 1
 chapter12/q_learning_table.py --episodes 200
 chapter12/dqn_cartpole.py --nb-steps 300
-chapter12/visualize_log.py runs/chapter12/dqn_cartpole/log.json
+chapter12/visualize_log.py runs/dqn_cartpole/log.json
 chapter12/dqn_lunar_lander.py --nb-steps 300
 chapter12/dqn_lunar_lander_test.py --episodes 1
-chapter12/dqn_breakout.py --nb-steps 300 --memory-limit 300 --warmup 100 --test-episodes 1
+chapter12/dqn_breakout.py --nb-steps 300 --memory-limit 300
 chapter12/dqn_breakout_test.py --episodes 1 --max-episode-steps 200
 chapter13/gan_mnist.py --data sample --epochs 1
 chapter13/gan_cifar10.py --data sample --epochs 1

@@ -95,17 +95,6 @@ ROWS = [
      ("BLEU", "test.bleu", 1), ("nearest sentence", "baselines.nearest_neighbour_bleu", 1), ""),
     (11, "the same with attention", "described", ["attention_seq2seq"], ("BLEU", "test.bleu", 1),
      ("nearest sentence", "baselines.nearest_neighbour_bleu", 1), ""),
-    (12, "CartPole, 200 steps", "about 200", [f"dqn_cartpole_seed{s}" for s in (1, 2, 3)],
-     ("mean reward", "test.mean_reward", 1),
-     ("one-line rule", "baselines.push_where_it_falls_mean_reward", 1), ""),
-    (12, "CartPole, 500 steps", "–", [f"dqn_cartpole_500_seed{s}" for s in (1, 2, 3)],
-     ("mean reward", "test.mean_reward", 1),
-     ("one-line rule", "baselines.push_where_it_falls_mean_reward", 1), "--max-episode-steps 500"),
-    (12, "Lunar Lander, 300,000 steps", "lands after a million steps",
-     ["dqn_lunar_lander_seed1", "dqn_lunar_lander_seed2"], ("mean reward", "test.mean_reward", 1),
-     ("hand-written pilot", "baselines.hand_written_pilot_mean_reward", 1), ""),
-    (12, "Breakout, 50,000 steps", "no figure", ["dqn_breakout_short"],
-     ("mean score", "test.mean_reward", 1), None, "--nb-steps 50000 --memory-limit 100000"),
     (13, "MNIST, generated digits, mean top probability", "the eye", ["gan_mnist_evaluation"],
      ("at the end", "last.mean_top_probability", 3),
      ("real images", "real.mean_top_probability", 3), ""),
@@ -213,10 +202,6 @@ SHORT = [
     (4, "against extra trees, test ROC AUC", "baseline", "extra_trees.roc_auc",
      seeds("dnn_eeg"), "test.roc_auc", 3,
      "trees do well on a table of numbers"),
-    (12, "Lunar Lander against a hand-written pilot, mean reward", "baseline",
-     "baselines.hand_written_pilot_mean_reward",
-     ["dqn_lunar_lander_seed1", "dqn_lunar_lander_seed2"], "test.mean_reward", 1,
-     "300,000 steps where the book takes a million"),
 ]  # fmt: skip
 
 

@@ -65,12 +65,15 @@ SEARCHES = {
     "chapter06/random_search_mnist.py": (220, ["--n-iter", 3, "--cv", 2, "--epochs", 8], 6),
     "chapter06/hyperband_mnist.py": (220, ["--max-iter", 3], 6),
 }
+# Agents train by steps, and what they learn from is an environment. script: options of a short run
+AGENTS = {
+    "chapter12/dqn_breakout.py": ["--memory-limit", 300],
+    "chapter12/dqn_cartpole.py": [],
+    "chapter12/dqn_lunar_lander.py": [],
+}
 PENDING = {
     "chapter11/train_attention_seq2seq.py",
     "chapter11/train_char_seq2seq.py",
-    "chapter12/dqn_breakout.py",
-    "chapter12/dqn_cartpole.py",
-    "chapter12/dqn_lunar_lander.py",
     "chapter13/gan_cifar10.py",
     "chapter13/gan_mnist.py",
 }
@@ -79,7 +82,7 @@ MODULES = {
     "chapter04/dnn_eeg.py": ["roc_callback"],
     "chapter06/hyperband_mnist.py": ["hyperband"],
     "chapter08/inceptionv3_dogs_cats.py": ["data_setup"],
-}
+} | dict.fromkeys(AGENTS, ["rl"])
 # Files of the chapters that call fit and are no trainers: lessons and comparisons.
 NO_TRAINERS = {
     "chapter01/check_gpu.py",
@@ -101,6 +104,7 @@ KILL_POINTS = ["best half", "best whole", "line half", "line whole", "last half"
 
 every_trainer = pytest.mark.parametrize("script", TRAINERS)
 every_search = pytest.mark.parametrize("script", SEARCHES)
+every_agent = pytest.mark.parametrize("script", AGENTS)
 
 
 def write_data(path, seed=0, classes=3):
@@ -280,7 +284,7 @@ def test_every_trainer_is_held_to_this():
         for path in ROOT.glob("chapter*/*.py")
         if ".fit(" in path.read_text() and "argparse" in path.read_text()
     }
-    known = {*TRAINERS, *SEARCHES, *PENDING, *NO_TRAINERS}
+    known = {*TRAINERS, *SEARCHES, *AGENTS, *PENDING, *NO_TRAINERS}
     assert scripts <= known, "give each a row of TRAINERS"
     assert all((ROOT / script).exists() for script in known)
 
@@ -303,11 +307,12 @@ def test_short_and_its_network_near_the_top(script):
     assert vocabulary <= set(functions)
 
 
-@pytest.mark.parametrize("script", [*TRAINERS, *SEARCHES])
+@pytest.mark.parametrize("script", [*TRAINERS, *SEARCHES, *AGENTS])
 def test_imports_nothing_of_the_project(script):
     """Copied alone it must run: the standard library and packages of requirements.txt only."""
     names = {"tensorflow", "keras", "numpy", "matplotlib", "sklearn", "pandas", "scipy"}
     names |= set(MODULES.get(script, []))
+    names |= {"gymnasium", "ale_py"} if script in AGENTS else set()
     for node in ast.walk(ast.parse((ROOT / script).read_text())):
         modules = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
         modules += [node.module] if isinstance(node, ast.ImportFrom) else []
@@ -319,8 +324,8 @@ def test_import_has_no_side_effect(tmp_path):
     """Nothing printed or written, no backend of plots, time-out, seed or variable set."""
     code = f"""
 import importlib.util, os, pathlib, random, socket, sys
-import keras, matplotlib, numpy
-for script in {[*TRAINERS, *SEARCHES]!r}:
+import gymnasium.wrappers, keras, matplotlib, numpy
+for script in {[*TRAINERS, *SEARCHES, *AGENTS]!r}:
     before = dict(os.environ), random.getstate(), numpy.random.get_state()[1].tolist()
     path = pathlib.Path({str(ROOT)!r}, script)
     sys.path.insert(0, str(path.parent))  # as if it were run
@@ -833,3 +838,133 @@ def test_search_refuses_other_settings(script, finished_search, data_dir, tmp_pa
     )
     assert all("--run-dir" in message for message in messages[:3])
     assert (contents(finished_search), contents(tmp_path)) == before
+
+
+# Agents -------------------------------------------------------------------------------------------
+
+
+def train_agent(script, steps, run_dir, cwd=ROOT, path=None):
+    """Run it to its end; returns its output. Skips what an environment is missing for."""
+    if "breakout" in script:
+        pytest.importorskip("ale_py")
+        pytest.importorskip("cv2")
+    options = ["--nb-steps", steps, "--run-dir", run_dir, *AGENTS[script]]
+    result = run_python(path or script, *options, cwd=cwd)
+    assert result.returncode == 0, result.stdout + result.stderr
+    return result.stdout
+
+
+def assert_no_gap(run_dir):
+    """Each episode is in the log once, and begins with the step after the one before."""
+    log = json.loads((run_dir / "log.json").read_text())
+    assert log["episode"] == list(range(len(log["episode"])))
+    assert np.diff([0, *log["nb_steps"]]).tolist() == log["nb_episode_steps"]
+    return log["nb_steps"]
+
+
+@every_agent
+def test_agent_is_short_and_its_network_near_the_top(script):
+    text = (ROOT / script).read_text()
+    functions = {
+        node.name: node for node in ast.parse(text).body if isinstance(node, ast.FunctionDef)
+    }
+    assert text.count("\n") <= 170 and functions["build_model"].lineno < 100
+    assert functions["main"].end_lineno - functions["main"].lineno < 45
+    names = {"make_env", "build_agent", "build_callbacks", "report", "parse_arguments"}
+    assert names <= set(functions)
+
+
+@pytest.mark.slow
+@every_agent
+def test_agent_copied_alone_runs_and_goes_on(script, tmp_path):
+    """With rl/ in an empty folder; finished it only reports; more steps go on after them."""
+    shutil.copy(ROOT / script, tmp_path)
+    without = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(ROOT / "chapter12" / "rl", tmp_path / "rl", ignore=without)
+    here, name = {"cwd": tmp_path, "path": tmp_path / Path(script).name}, Path(script).stem
+    train_agent(script, 400, f"runs/{name}", **here)
+    assert {path.name for path in tmp_path.iterdir()} <= {f"{name}.py", "rl", "runs", "__pycache__"}
+    run_dir = tmp_path / "runs" / name
+    metrics, steps = json.loads((run_dir / "metrics.json").read_text()), assert_no_gap(run_dir)
+    assert metrics["test"]["mean_reward"] > -1000 and len(metrics["baselines"]) >= 1
+    (run_dir / "metrics.json").unlink()
+    before = contents(run_dir)
+    before.pop("rewards.png")
+    if "cartpole" not in script:  # their test games take long
+        return
+    train_agent(script, 400, f"runs/{name}", **here)
+    assert before.items() <= contents(run_dir).items()
+    assert json.loads((run_dir / "metrics.json").read_text()) == metrics
+    train_agent(script, 800, f"runs/{name}", **here)
+    log = json.loads((run_dir / "log.json").read_text())
+    assert log["nb_steps"][: len(steps)] == steps and 400 < log["nb_steps"][-1] <= 800
+    assert log["episode"] == list(range(len(log["episode"])))
+    assert not list(run_dir.glob("last_400*")) and (run_dir / "last_800.keras").exists()
+
+
+@pytest.mark.slow
+def test_agent_killed_again_and_again_goes_on(tmp_path):
+    """kill -9 five times at no chosen moments: no gap, no repeat; the user's files stay."""
+    script, run_dir = "chapter12/dqn_cartpole.py", tmp_path / "run"
+    last = 0
+    for kill in range(5):
+        process = start_python(script, "--nb-steps", 10**6, "--run-dir", run_dir)
+        deadline = time.monotonic() + 300
+        while time.monotonic() < deadline and process.poll() is None:
+            steps = [int(path.stem[5:]) for path in run_dir.glob("last_*.keras")]
+            if max(steps, default=0) > last:
+                break
+            time.sleep(0.01)
+        time.sleep(0.07 * kill)
+        process.send_signal(signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
+        last = max(steps)
+        if kill == 0:
+            for name in ("notes.txt", "checkpoint/mine", "tb/mine", "my.weights.h5"):
+                (run_dir / name).parent.mkdir(exist_ok=True)
+                (run_dir / name).write_text("mine")
+    train_agent(script, last + 3000, run_dir)
+    steps = assert_no_gap(run_dir)
+    assert steps[-1] > last + 2000
+    for name in ("notes.txt", "checkpoint/mine", "tb/mine", "my.weights.h5"):
+        assert (run_dir / name).read_text() == "mine"
+    metrics = json.loads((run_dir / "metrics.json").read_text())
+    assert metrics["test"]["mean_reward"] > 100, "it has learned to balance"
+
+
+@every_agent
+def test_agent_refuses_bad_input_in_one_line(script, tmp_path):
+    """Bad numbers, unusable run folders, those of other runs or damaged; nothing is changed."""
+    if "breakout" in script:
+        pytest.importorskip("cv2")
+    (tmp_path / "file").write_text("no folder")
+    name = Path(script).stem
+    settings = {"script": name, "seed": 1}
+    settings |= {"env": "CartPole-v1", "max_episode_steps": 200} if "cartpole" in name else {}
+    settings |= {"memory_limit": 300} if "breakout" in name else {}
+    good = json.dumps(settings)
+    folders = {
+        "mine": {"model.keras": "my own"},
+        "other": {"settings.json": json.dumps(settings | {"seed": 7})},
+        "cut": {"settings.json": '{"seed": '},
+        "log": {"settings.json": good, "last_9.keras": "none", "log.json": '{"nb_steps": [9'},
+        "last": {"settings.json": good, "last_9.keras": "none", "log.json": '{"nb_steps": [9]}'},
+    }
+    for folder, files in folders.items():
+        (tmp_path / folder).mkdir()
+        for file, text in files.items():
+            (tmp_path / folder / file).write_text(text)
+    before = contents(tmp_path)
+    usual = [*AGENTS[script], "--seed", 1]
+    lists = [
+        *[[*usual, "--seed", seed] for seed in ("-1", 2**40, "one")],
+        *[[*usual, "--nb-steps", steps] for steps in ("0", "1.5")],
+        *[[*usual, "--run-dir", tmp_path / name] for name in ("file", "file/below", *folders)],
+        [*usual, "--evaluate", "--run-dir", tmp_path / "none"],
+    ]
+    if "cartpole" in name:
+        lists += [["--env", env] for env in ("NoSuch-v0", "Pendulum-v1", "no_module:X-v0")]
+        lists.append(["--max-episode-steps", "0"])
+    messages = refuse(script, lists, tmp_path)
+    assert len(set(messages)) > 8
+    assert not (tmp_path / "runs").exists() and contents(tmp_path) == before

@@ -1,6 +1,5 @@
-"""Deep reinforcement learning with the names of keras-rl, on Keras 3 and gymnasium.
+"""Deep Q-learning with keras-rl's names, arguments and behaviour, on Keras 3 and gymnasium.
 
-keras-rl (2018), which the book uses, runs on no TensorFlow of today. This package takes its place
-for chapter 12: `DQNAgent`, `SequentialMemory`, the policies and the callbacks have its names and
-its arguments. docs/differences.md lists where it behaves otherwise, and why.
+keras-rl (2018), which the book uses, runs on no TensorFlow of today. Here is what the book uses of
+it; DDPG, NAF, CEM and SARSA are not. Where it differs, the docstrings say so.
 """

@@ -1,149 +1,142 @@
-"""What an agent remembers: a ring of the last steps, from which it learns in random order."""
+"""What an agent remembers: the last steps, from which it learns in random order."""
 
-from typing import NamedTuple
+import random
+from collections import deque
+from typing import Any, NamedTuple
 
+import keras
 import numpy as np
 
 
 class Experience(NamedTuple):
-    """A batch of steps: what was seen, what was done, what came of it."""
+    """In `state0`, `action` brought `reward` and led to `state1`, which may be the end."""
 
-    state0: np.ndarray  # (batch, window_length, *observation)
-    action: np.ndarray  # int32 (batch,)
-    reward: np.ndarray  # float32 (batch,)
-    state1: np.ndarray  # as state0, one step later
-    terminal1: np.ndarray  # bool (batch,): the episode ended there, nothing can follow
+    state0: Any
+    action: Any
+    reward: Any
+    state1: Any
+    terminal1: Any
 
 
 class SequentialMemory:
-    """The last `limit` steps, each observation stored once, in arrays of fixed size.
+    """The last `limit` steps in arrays: each observation is stored once, in its own type.
 
-    A state is the last `window_length` observations of its episode; the ones before its start are
-    zeros. keras-rl keeps Python lists and copies each window; a million frames of 84x84 pixels
-    take 7 GB here.
+    A state is the last `window_length` observations of an episode, with zeros before its start
+    (unless `ignore_episode_boundaries`). As in keras-rl, an episode is followed by one entry more:
+    the observation with which it ended, where no action was taken.
 
-    An episode leaves one entry more than it has steps: its last observation, after which no action
-    was taken. A step that was cut off by a time limit needs it, since its value goes on.
-
-    Args:
-        limit: how many entries are kept; the oldest make room.
-        window_length: observations in a state.
-        seed: of the order in which experiences are drawn.
+    An observation may also be a dict or list of arrays; so is a state, then. keras-rl has Python
+    lists, and copies each window; a million frames of 84x84 pixels take 7 GB here.
     """
 
-    def __init__(self, limit, window_length=1, seed=None):
-        if limit <= window_length + 1:
-            raise ValueError(f"limit is {limit}: it must be above window_length + 1")
+    def __init__(self, limit, window_length, ignore_episode_boundaries=False):
         self.limit, self.window_length = limit, window_length
-        self.rng = np.random.default_rng(seed)
+        self.ignore_episode_boundaries = ignore_episode_boundaries
+        self.recent_observations = deque(maxlen=window_length)
+        self.recent_terminals = deque(maxlen=window_length)
         self.observations = None  # made when the first observation shows its shape
-        self.actions = np.zeros(limit, dtype="int32")
-        self.rewards = np.zeros(limit, dtype="float32")
-        self.terminals = np.zeros(limit, dtype=bool)
-        self.lasts = np.zeros(limit, dtype=bool)  # last observation of an episode: no action
-        self.times = np.zeros(limit, dtype="int32")  # steps since the start of the episode
-        self.appended = 0  # entries ever; the newest stands at (appended - 1) % limit
+        self.actions = np.zeros(limit, "int64")
+        self.rewards = np.zeros(limit)
+        self.terminals = np.zeros(limit, bool)  # nothing follows
+        self.ends = np.zeros(limit, bool)  # terminal, or cut off by a time limit
+        self.no_action = np.zeros(limit, bool)  # the observation that an episode ended with
+        self.times = np.full(limit, -1)  # steps since the start of the episode
+        self.appended = 0  # entries ever
 
     @property
     def nb_entries(self):
-        """How many entries are held."""
         return min(self.appended, self.limit)
 
-    def append(self, observation, action, reward, terminal):
-        """Remember one step: in `observation`, `action` brought `reward` and maybe the end.
+    def append(self, observation, action, reward, terminal, training=True, truncated=False):
+        """Remember one step; in tests (`training=False`) only what the next states are made of.
 
-        Args:
-            terminal: the environment's `terminated`, not its `truncated`.
+        keras-rl has no `truncated`: there, nothing is worth anything after a time limit, either.
         """
-        self._write(observation, action, reward, terminal, last=False)
-
-    def append_last(self, observation):
-        """Remember the observation with which an episode ended, however it did."""
-        self._write(observation, 0, 0.0, False, last=True)
-
-    def _write(self, observation, action, reward, terminal, last):
-        observation = np.asarray(observation)
+        self.recent_observations.append(observation)
+        self.recent_terminals.append(terminal)
+        if not training:
+            return
         if self.observations is None:
-            dtype = "uint8" if observation.dtype == np.uint8 else "float32"
-            self.observations = np.zeros((self.limit, *observation.shape), dtype)
-        i, before = self.appended % self.limit, (self.appended - 1) % self.limit
-        first = self.appended == 0 or self.lasts[before]
-        self.times[i] = 0 if first else self.times[before] + 1
-        self.observations[i] = observation
+            self.observations = keras.tree.map_structure(
+                lambda x: np.zeros((self.limit, *np.shape(x)), np.asarray(x).dtype), observation
+            )
+        i = self.appended % self.limit
+        rings = keras.tree.flatten(self.observations)
+        for ring, value in zip(rings, keras.tree.flatten(observation), strict=True):
+            ring[i] = value
         self.actions[i], self.rewards[i] = action, reward
-        self.terminals[i], self.lasts[i] = terminal, last
+        self.terminals[i], self.ends[i] = terminal and not truncated, terminal
+        self.times[i] = 0 if self.no_action[i - 1] else self.times[i - 1] + 1
+        self.no_action[i] = self.ends[i - 1]
         self.appended += 1
 
+    def cut_episode(self):
+        """The episode does not go on: what is appended next begins another."""
+        self.recent_observations.clear()
+        self.recent_terminals.clear()
+        self.no_action[(self.appended - 1) % self.limit] = self.appended > 0
+
     def get_recent_state(self, current_observation):
-        """The state that ends with `current_observation`, which is not yet in memory."""
-        current = np.asarray(current_observation)
-        state = np.zeros((self.window_length, *current.shape), current.dtype)
-        state[-1] = current
-        newest = (self.appended - 1) % self.limit
-        if self.window_length > 1 and self.appended and not self.lasts[newest]:
-            count = min(self.window_length - 1, self.times[newest] + 1, self.nb_entries)
-            rows = (newest - np.arange(count)[::-1]) % self.limit
-            state[-1 - count : -1] = self.observations[rows]
-        return state
+        """The state that ends with `current_observation`, which is not yet appended."""
+        state = [current_observation]
+        for i in reversed(range(len(self.recent_observations))):
+            ended = i > 0 and self.recent_terminals[i - 1] and not self.ignore_episode_boundaries
+            if ended or len(state) == self.window_length:
+                break
+            state.insert(0, self.recent_observations[i])
+        nothing = keras.tree.map_structure(np.zeros_like, current_observation)
+        state = [nothing] * (self.window_length - len(state)) + state
+        return keras.tree.map_structure(lambda *parts: np.stack(parts), *state)
 
-    def sample(self, batch_size):
-        """Draw steps at random, with replacement.
+    def sample(self, batch_size, batch_idxs=None):
+        """`batch_size` steps as a list of Experience; `batch_idxs`: which, from the oldest, 0."""
+        batch = self.sample_arrays(batch_size, batch_idxs)
+        state0, state1 = (
+            [keras.tree.map_structure(lambda x, i=i: x[i], state) for i in range(batch_size)]
+            for state in (batch.state0, batch.state1)
+        )
+        others = (batch.action.tolist(), batch.reward.tolist(), batch.terminal1.tolist())
+        actions, rewards, terminals = others
+        rows = zip(state0, actions, rewards, state1, terminals, strict=True)
+        return [Experience(*row) for row in rows]
 
-        Returns:
-            Experience of arrays.
-
-        Raises:
-            ValueError: there is no complete step yet.
-        """
-        # The newest entry has no successor yet; windows of the oldest reach into lost frames.
-        start = self.window_length - 1 if self.appended > self.limit else 0
-        stop = self.nb_entries - 1
-        oldest = self.appended - self.nb_entries
-        positions = (oldest + np.arange(start, stop)) % self.limit if stop - start < 100 else None
-        if stop <= start or (positions is not None and self.lasts[positions].all()):
-            raise ValueError("the memory holds no complete step yet")
-        rows = (oldest + self.rng.integers(start, stop, batch_size)) % self.limit
-        while (wrong := self.lasts[rows]).any():
-            rows[wrong] = (oldest + self.rng.integers(start, stop, wrong.sum())) % self.limit
+    def sample_arrays(self, batch_size, batch_idxs=None):
+        """The same as one Experience of arrays (batch_size, …), which is faster."""
+        low, high = self.window_length, self.nb_entries - 1  # a step needs the one after it
+        if high <= low or (high == low + 1 and self.no_action[self._row(low)]):
+            raise ValueError("not enough entries in the memory")
+        if batch_idxs is None and high - low >= batch_size:
+            batch_idxs = random.sample(range(low, high), batch_size)
+        elif batch_idxs is None:
+            batch_idxs = random.choices(range(low, high), k=batch_size)
+        if len(batch_idxs) != batch_size or min(batch_idxs) < low or max(batch_idxs) >= high:
+            raise ValueError(f"batch_idxs must be {batch_size} numbers from {low} to {high - 1}")
+        rows = self._row(np.array(batch_idxs))
+        while (wrong := self.no_action[rows]).any():  # others in their place
+            rows[wrong] = self._row(np.array(random.choices(range(low, high), k=wrong.sum())))
+        after = (rows + 1) % self.limit
         return Experience(
-            self.windows(rows),
+            self._states(rows),
             self.actions[rows],
             self.rewards[rows],
-            self.windows((rows + 1) % self.limit),
+            self._states(after),
             self.terminals[rows],
         )
 
-    def windows(self, rows):
+    def _row(self, index):
+        return (self.appended - self.nb_entries + index) % self.limit
+
+    def _states(self, rows):
         """The states that end with the entries `rows`: (n, window_length, *observation)."""
         if self.window_length == 1:
-            return self.observations[rows][:, None]
+            return keras.tree.map_structure(lambda ring: ring[rows][:, None], self.observations)
         back = np.arange(self.window_length)[::-1]
-        states = self.observations[(rows[:, None] - back) % self.limit]
-        states[back > self.times[rows][:, None]] = 0  # before the episode began
-        return states
+        before_start = back > self.times[rows][:, None]
 
-    def get_state(self):
-        """All that is held, as a dict of arrays, for a checkpoint."""
-        held = self.nb_entries
-        state = {"appended": np.int64(self.appended), "limit": np.int64(self.limit)}
-        for name in ("observations", "actions", "rewards", "terminals", "lasts", "times"):
-            array = getattr(self, name)
-            if array is not None:
-                state[name] = array[:held]
-        return state
+        def windows(ring):
+            states = ring[(rows[:, None] - back) % self.limit]
+            if not self.ignore_episode_boundaries:
+                states[before_start] = 0
+            return states
 
-    def set_state(self, state):
-        """Take over what `get_state` returned.
-
-        Raises:
-            ValueError: it is of a memory of another size.
-        """
-        if int(state["limit"]) != self.limit:
-            raise ValueError(f"the checkpoint's memory holds {state['limit']} entries")
-        self.appended = int(state["appended"])
-        if "observations" in state:
-            array = state["observations"]
-            self.observations = np.zeros((self.limit, *array.shape[1:]), array.dtype)
-        for name in ("observations", "actions", "rewards", "terminals", "lasts", "times"):
-            if name in state:
-                getattr(self, name)[: len(state[name])] = state[name]
+        return keras.tree.map_structure(windows, self.observations)
