@@ -46,10 +46,10 @@ def load_data(source=None, num_samples=50000):
     text = unicodedata.normalize("NFC", path.read_text(encoding="utf-8-sig"))
     lines = [line.split("\t") for line in text.split("\n") if line.strip()]
     pairs = dict.fromkeys(tuple(column.strip() for column in line[:2]) for line in lines)
-    pairs = list(pairs)[:num_samples]
-    if not all(len(pair) == 2 and all(pair) for pair in pairs):
-        raise ValueError("a line is not: English, tab, translation")
-    pairs = pd.DataFrame(pairs, columns=["english", "french"])
+    pairs = pd.DataFrame(list(pairs), columns=["english", "french"])[:num_samples].fillna("")
+    if (pairs == "").any(axis=None):
+        wrong = pairs[(pairs == "").any(axis=1)].iloc[0].to_dict()
+        raise ValueError(f"a line is not English, a tab, a translation: {wrong}")
     # Pairs that share a sentence, at any remove, go to one part: nothing tested was trained on.
     english, french = (pd.factorize(pairs[name])[0] for name in pairs)
     nodes = len(pairs)
@@ -127,10 +127,10 @@ def make_batches(data, part, batch_size, seed=None):
         lambda english, french: tf.size(french), ends, [batch_size] * (len(ends) + 1)
     )
 
-    def shift(english, french):  # the decoder's answer is its input a character later
-        weights = tf.cast(french[:, 1:] != 0, "float32")  # padding is no character
+    def shift(english, french):  # the decoder's answer is its input, a character later
+        real = tf.cast(french[:, 1:] != 0, "float32")
         # Keras averages over a sentence first: times the length, all characters count alike.
-        weights *= tf.cast(tf.shape(weights)[1], "float32")
+        weights = real * tf.cast(tf.shape(real)[1], "float32")
         return (english, french[:, :-1]), french[:, 1:], weights
 
     number = sum(1 for _ in batches)
@@ -218,7 +218,7 @@ def parse_arguments():
     suffix = f"_{Path(args.data).stem}" if args.data else ""
     args.run_dir = args.run_dir or Path("runs", f"train_attention_seq2seq{suffix}")
     if min(args.num_samples, args.epochs, args.batch_size) < 1 or not 0 <= args.seed < 2**32:
-        parser.error("--num-samples, --epochs and --batch-size begin at 1, --seed at 0")
+        parser.error("--seed begins at 0, the other numbers at 1")
     return args
 
 
@@ -228,11 +228,12 @@ def main():
     try:
         keras.utils.set_random_seed(args.seed)
         data = load_data(args.data, args.num_samples)
-        settings = {"script": "train_attention_seq2seq", "batch_size": args.batch_size}
-        settings |= {"seed": args.seed, "data": zlib.crc32(data["pairs"].to_csv().encode())}
+        checksum = zlib.crc32(data["pairs"].to_csv().encode())
+        settings = {"script": "train_attention_seq2seq", "data": checksum}
+        settings |= {"seed": args.seed, "batch_size": args.batch_size}
         if args.evaluate:
-            if json.loads((args.run_dir / "settings.json").read_text())["data"] != settings["data"]:
-                raise ValueError(f"{best} was trained on other pairs: some of these, perhaps")
+            if json.loads((args.run_dir / "settings.json").read_text())["data"] != checksum:
+                raise ValueError(f"{best} was trained on other pairs, perhaps on some of these")
             return report(keras.models.load_model(best), data, args.run_dir)
         tokens = {name: data[name] for name in ("input_tokens", "target_tokens")}
         batches = make_batches(data, "train", args.batch_size)
