@@ -50,9 +50,9 @@ def load_data(source=None, num_samples=50000):
     lines = [line.split("\t") for line in text.split("\n") if line.strip()]
     pairs = dict.fromkeys(tuple(column.strip() for column in line[:2]) for line in lines)
     pairs = pd.DataFrame(list(pairs), columns=["english", "french"])[:num_samples].fillna("")
-    if (pairs == "").any(axis=None):
-        wrong = pairs[(pairs == "").any(axis=1)].iloc[0].to_dict()
-        raise ValueError(f"a line is not English, a tab, a translation: {wrong}")
+    wrong = pairs[(pairs == "").any(axis=1)].to_dict("records")
+    if wrong:
+        raise ValueError(f"a line is not English, a tab, a translation: {wrong[0]}")
     # Pairs that share a sentence, at any remove, go to one part: nothing tested was trained on.
     english, french = (pd.factorize(pairs[name])[0] for name in pairs)
     nodes = len(pairs)
@@ -61,7 +61,7 @@ def load_data(source=None, num_samples=50000):
     part = np.random.default_rng(0).choice(3, size=2 * nodes, p=[0.8, 0.1, 0.1])[groups]
     pairs["part"] = np.array(["train", "val", "test"])[part]
     if pairs["part"].nunique() < 3:
-        raise ValueError("too few of its sentences are not each other's translations")
+        raise ValueError("too few of its sentences do not share a translation")
     train = pairs[pairs["part"] == "train"]
     data = {"pairs": pairs, "input_tokens": sorted(set("".join(train["english"])))}
     # A tab begins each translation, so that the decoder has an input, and a line feed ends it.
@@ -211,11 +211,12 @@ def main():
         checksum = zlib.crc32(data["pairs"].to_csv().encode())
         settings = {"script": "train_char_seq2seq", "data": checksum}
         settings |= {"seed": args.seed, "batch_size": args.batch_size}
+        tokens = {name: data[name] for name in ("input_tokens", "target_tokens")}
         if args.evaluate:
-            if json.loads((args.run_dir / "settings.json").read_text())["data"] != checksum:
+            there = json.loads((args.run_dir / "settings.json").read_text())
+            if there | tokens | {"data": checksum} != there:
                 raise ValueError(f"{best} was trained on other pairs, perhaps on some of these")
             return report(keras.models.load_model(best), data)
-        tokens = {name: data[name] for name in ("input_tokens", "target_tokens")}
         batches = make_batches(data, "train", args.batch_size)
         model, done, score = open_run(args.run_dir, settings | tokens, batches)
         sizes = [len(names) + 1 for names in tokens.values()]  # 0 is padding

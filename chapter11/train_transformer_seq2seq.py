@@ -51,9 +51,9 @@ def load_data(source=None, num_samples=50000, vocab_size=4000):
     lines = [line.split("\t") for line in text.split("\n") if line.strip()]
     pairs = dict.fromkeys(tuple(column.strip() for column in line[:2]) for line in lines)
     pairs = pd.DataFrame(list(pairs), columns=["english", "french"])[:num_samples].fillna("")
-    if (pairs == "").any(axis=None):
-        wrong = pairs[(pairs == "").any(axis=1)].iloc[0].to_dict()
-        raise ValueError(f"a line is not English, a tab, a translation: {wrong}")
+    wrong = pairs[(pairs == "").any(axis=1)].to_dict("records")
+    if wrong:
+        raise ValueError(f"a line is not English, a tab, a translation: {wrong[0]}")
     # Pairs that share a sentence, at any remove, go to one part: nothing tested was trained on.
     english, french = (pd.factorize(pairs[name])[0] for name in pairs)
     nodes = len(pairs)
@@ -62,51 +62,18 @@ def load_data(source=None, num_samples=50000, vocab_size=4000):
     part = np.random.default_rng(0).choice(3, size=2 * nodes, p=[0.8, 0.1, 0.1])[groups]
     pairs["part"] = np.array(["train", "val", "test"])[part]
     if pairs["part"].nunique() < 3:
-        raise ValueError("too few of its sentences are not each other's translations")
+        raise ValueError("too few of its sentences do not share a translation")
     train = pairs[pairs["part"] == "train"]
-    pieces = learn_pieces([*train["english"], *train["french"]], vocab_size)
     # A tab begins each translation, so that the decoder has an input, and a line feed ends it.
-    pieces = ["\t", "\n", *pieces]
+    pieces = ["\t", "\n", *learn_pieces([*train["english"], *train["french"]], vocab_size)]
     return {"pairs": pairs, "input_tokens": pieces, "target_tokens": pieces}
 
 
-def learn_pieces(texts, size):
-    """Byte pair encoding (Sennrich et al., 2016): characters, and what grows of them.
-
-    The most frequent pairs of neighbours become pieces, never across words, until there are `size`.
-    """
-    counts = Counter(word for text in texts for word in WORD.findall(text))
-    words = {word: list(word) for word in counts}
-    pieces = dict.fromkeys(sorted(set("".join(words))))
-    while len(pieces) < size:
-        pairs = Counter()
-        for word, parts in words.items():
-            for pair in zip(parts, parts[1:], strict=False):
-                pairs[pair] += counts[word]
-        best = dict(pairs.most_common(min(20, size - len(pieces))))  # one by one takes minutes
-        if not best:
-            break
-        pieces |= dict.fromkeys(left + right for left, right in best)
-        for parts in words.values():
-            for i in reversed(range(len(parts) - 1)):
-                if tuple(parts[i : i + 2]) in best:
-                    parts[i : i + 2] = ["".join(parts[i : i + 2])]
-    return list(pieces)
-
-
-def vectorize(texts, pieces):
-    """Texts as numbers of their pieces, from 1 on, (n, each its own length); long ones first."""
-    index = {piece: i for i, piece in enumerate(pieces, start=1)}
-    pattern = re.compile("|".join(map(re.escape, sorted(pieces, key=len, reverse=True))))
-    return tf.ragged.constant(
-        [[index[p] for p in pattern.findall(text)] for text in texts], "int32"
-    )
-
-
 def build_model(num_tokens, steps=1000, dim=256, heads=4, blocks=2, dropout=0.3):
-    """A transformer, compiled: pieces (n, length) and the translation so far (n, length), as
-    numbers, to the probabilities of its next piece at each place. 0 is padding. `steps`: batches
-    in an epoch.
+    """A small transformer, compiled.
+
+    Pieces (n, length) and the translation so far (n, length), as numbers, to the probabilities of
+    its next piece at each place. 0 is padding. `steps`: batches in an epoch.
     """
     pieces = layers.Embedding(num_tokens, dim, name="pieces")
     positions = layers.Embedding(100, dim, name="positions")
@@ -150,6 +117,39 @@ def build_model(num_tokens, steps=1000, dim=256, heads=4, blocks=2, dropout=0.3)
         weighted_metrics=["accuracy"],
     )
     return model
+
+
+def learn_pieces(texts, size):
+    """Byte pair encoding (Sennrich et al., 2016): characters, and what grows of them.
+
+    The most frequent pairs of neighbours become pieces, never across words, until there are `size`.
+    """
+    counts = Counter(word for text in texts for word in WORD.findall(text))
+    words = {word: list(word) for word in counts}
+    pieces = dict.fromkeys(sorted(set("".join(words))))
+    while len(pieces) < size:
+        pairs = Counter()
+        for word, parts in words.items():
+            for pair in zip(parts, parts[1:], strict=False):
+                pairs[pair] += counts[word]
+        best = dict(pairs.most_common(min(20, size - len(pieces))))  # one by one takes minutes
+        if not best:
+            break
+        pieces |= dict.fromkeys(left + right for left, right in best)
+        for parts in words.values():
+            for i in reversed(range(len(parts) - 1)):
+                if tuple(parts[i : i + 2]) in best:
+                    parts[i : i + 2] = ["".join(parts[i : i + 2])]
+    return list(pieces)
+
+
+def vectorize(texts, pieces):
+    """Texts as numbers of their pieces, always the longest that fits, from 1 on, one row each."""
+    index = {piece: i for i, piece in enumerate(pieces, start=1)}
+    pattern = re.compile("|".join(map(re.escape, sorted(pieces, key=len, reverse=True))))
+    return tf.ragged.constant(
+        [[index[p] for p in pattern.findall(text)] for text in texts], "int32"
+    )
 
 
 def make_batches(data, part, batch_size, seed=None):
@@ -256,11 +256,12 @@ def main():
         checksum = zlib.crc32(data["pairs"].to_csv().encode())
         settings = {"script": "train_transformer_seq2seq", "data": checksum}
         settings |= {"seed": args.seed, "batch_size": args.batch_size}
+        tokens = {name: data[name] for name in ("input_tokens", "target_tokens")}
         if args.evaluate:
-            if json.loads((args.run_dir / "settings.json").read_text())["data"] != checksum:
+            there = json.loads((args.run_dir / "settings.json").read_text())
+            if there | tokens | {"data": checksum} != there:
                 raise ValueError(f"{best} was trained on other pairs, perhaps on some of these")
             return report(keras.models.load_model(best), data)
-        tokens = {name: data[name] for name in ("input_tokens", "target_tokens")}
         batches = make_batches(data, "train", args.batch_size)
         model, done, score = open_run(args.run_dir, settings | tokens, batches)
         model = model or build_model(len(data["input_tokens"]) + 1, len(batches))  # 0 is padding
