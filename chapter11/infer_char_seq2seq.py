@@ -3,13 +3,12 @@
 Book: chapter 11, "Inference" and "Example translations".
 
     python chapter11/infer_char_seq2seq.py runs/train_char_seq2seq            # the test sentences
-    python chapter11/infer_char_seq2seq.py runs/train_attention_seq2seq --beam-width 5
     python chapter11/infer_char_seq2seq.py runs/train_transformer_seq2seq "Go on." "I am tired."
     python chapter11/infer_char_seq2seq.py runs/train_transformer_seq2seq -   # what is typed
 
 The network gets its own characters (or pieces) as input, one after the other, until it writes the
 end. The test sentences, in the run's folder, are none that it was trained on, nor share a
-translation with one. What to look for: how far it is ahead of looking up the nearest sentence.
+translation with one. What to look for: is it ahead of looking up the nearest training sentence?
 """
 
 import argparse
@@ -28,6 +27,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.neighbors import NearestNeighbors
 
 START, END = "\t", "\n"
+NO_SPACES = ("HIRAGANA", "KATAKANA", "THAI", "LAO", "KHMER", "MYANMAR", "TIBETAN")
 
 
 def load_models(run_dir):
@@ -35,7 +35,7 @@ def load_models(run_dir):
 
     encoder: English to the states that the decoder begins with. decoder: [last character, *states]
     to [probabilities of the next, *those states that are new]. A transformer's only state is the
-    English, and it needs all characters so far.
+    English; it reads all characters so far.
     """
     model = keras.models.load_model(run_dir / "model.keras")
     encoder_input, decoder_input = model.inputs
@@ -57,46 +57,29 @@ def load_models(run_dir):
 
 
 def create_reverse_indices(data):
-    """Add the numbers of the input's characters, {str: int}, and the target's {int: str}."""
+    """Add the numbers of the input's characters, {str: int}, and the target's, {int: str}."""
     data["input_token_index"] = {token: i for i, token in enumerate(data["input_tokens"], start=1)}
     data["reverse_target_token_index"] = dict(enumerate(["", *data["target_tokens"]]))
     return data
 
 
-def decode_sequence(input_seq, data, encoder_model, decoder_model, beam_width=1, longest=100):
-    """Translations, n strings, of English sentences of one length, (n, length), in numbers.
-
-    At each step every sentence has `beam_width` beginnings; of all their continuations by one
-    character the most probable go on. With 1 that is the book's way, the most probable character.
-    """
-    n, end = len(input_seq), data["target_tokens"].index(END) + 1
-    states = keras.tree.flatten(encoder_model.predict_on_batch(input_seq))  # of one or more
-    states = [np.repeat(state, beam_width, axis=0) for state in states]
-    texts = np.full((n * beam_width, 1), data["target_tokens"].index(START) + 1)
-    scores = np.tile(np.where(np.arange(beam_width), -1e9, 0), n)  # the first beams are all alike
-    while texts.shape[1] <= longest and (texts[:, -1] != end).any():
+def decode_sequence(input_seq, data, encoder_model, decoder_model):
+    """Translations, n strings, of English sentences of one length, (n, length), as numbers."""
+    start, end = (data["target_tokens"].index(token) + 1 for token in (START, END))
+    states = keras.tree.flatten(encoder_model.predict_on_batch(input_seq))
+    texts = np.full((len(input_seq), 1), start)
+    longest = 2 * input_seq.shape[1] + 50  # one that never ends is cut off
+    while texts.shape[1] < longest and not (texts == end).any(axis=1).all():
         last = texts[:, -1:] if len(decoder_model.outputs) > 1 else texts
         outputs = keras.tree.flatten(decoder_model.predict_on_batch([last, *states]))
         probabilities, *new_states = outputs
         states[: len(new_states)] = new_states
-        chances = np.log(np.maximum(probabilities[:, -1], 1e-30))
-        finished = texts[:, -1] == end  # goes on with the end, at no cost
-        chances[finished] = -1e9
-        chances[finished, end] = 0
-        chances = (scores[:, None] + chances).reshape(n, -1)
-        best = np.argpartition(-chances, beam_width - 1)[:, :beam_width]
-        scores = np.take_along_axis(chances, best, axis=1).ravel()
-        sentences, tokens = np.divmod(best, probabilities.shape[-1])
-        rows = (sentences + np.arange(n)[:, None] * beam_width).ravel()
-        states = [x[rows] for x in states]
-        texts = np.column_stack([texts[rows], tokens.ravel()])
-    means = scores / (texts != end).sum(axis=1)  # the sum would favour short ones
-    texts = texts.reshape(n, beam_width, -1)[np.arange(n), means.reshape(n, -1).argmax(axis=1)]
+        texts = np.column_stack([texts, probabilities[:, -1].argmax(axis=-1)])
     index = data["reverse_target_token_index"]
     return ["".join(index[i] for i in text).split(END)[0].strip() for text in texts]
 
 
-def translate(texts, data, encoder_model, decoder_model, beam_width=1):
+def translate(texts, data, encoder_model, decoder_model):
     """Translations of any English; characters that were in no training sentence are left out."""
     tokens = sorted(data["input_tokens"], key=len, reverse=True)  # the longest that fits
     pattern = re.compile("|".join(map(re.escape, tokens)))
@@ -107,7 +90,7 @@ def translate(texts, data, encoder_model, decoder_model, beam_width=1):
         rows = np.flatnonzero(lengths == length)
         for chunk in np.split(rows, range(128, len(rows), 128)):
             input_seq = np.array([ids[row] for row in chunk])
-            decoded = decode_sequence(input_seq, data, encoder_model, decoder_model, beam_width)
+            decoded = decode_sequence(input_seq, data, encoder_model, decoder_model)
             for row, text in zip(chunk, decoded, strict=True):
                 translations[row] = text
     return translations
@@ -126,8 +109,7 @@ def choose_tokenizer(texts):
     """sacreBLEU's way to count words, by the script: words where spaces part them."""
     names = [unicodedata.name(char, "?") for char in "".join(texts) if char.isalpha()]
     scripts = Counter(name.split()[0] for name in names)
-    no_spaces = ("HIRAGANA", "KATAKANA", "THAI", "LAO", "KHMER", "MYANMAR", "TIBETAN")
-    if sum(scripts[name] for name in no_spaces) > 0.1 * len(names):
+    if sum(scripts[name] for name in NO_SPACES) > 0.1 * len(names):
         return "char"
     return "zh" if scripts["CJK"] > 0.5 * len(names) else "13a"
 
@@ -142,50 +124,48 @@ def score_translations(translations, references):
         "bleu": sacrebleu.corpus_bleu(translations, columns, tokenize=tokenize).score,
         "chrf": sacrebleu.corpus_chrf(translations, columns).score,
         "exact_match": 100 * float(np.mean(exact)),
-        "bleu_tokenizer": tokenize,
+        "tokenizer": tokenize,
     }
 
 
-def report(run_dir, data, models, beam_width):
-    """Translate and score the run's test sentences, and by looking up; write both there."""
+def report(run_dir, data, models):
+    """Translate and score the run's test sentences, and by looking up; both are written there."""
     pairs = pd.read_csv(run_dir / "pairs.csv", keep_default_na=False)
-    parts = dict(iter(pairs.groupby("part")))
-    test = parts["test"].groupby("english", sort=False)["french"].agg(list).reset_index()
-    test["translation"] = translate(test["english"], data, *models, beam_width)
-    test["nearest"] = fit_baseline(parts["train"], test["english"])
+    test = pairs[pairs["part"] == "test"].groupby("english", sort=False)["french"].agg(list)
+    test = test.rename("references").reset_index()
+    test["translation"] = translate(test["english"], data, *models)
+    test["nearest"] = fit_baseline(pairs[pairs["part"] == "train"], test["english"])
     for row in test.sample(min(10, len(test)), random_state=0).itertuples():
-        print(f"-\nInput sentence:      {row.english}\nCorrect translation: {row.french[0]}")
+        print(f"-\nInput sentence:      {row.english}\nCorrect translation: {row.references[0]}")
         print(f"Decoded sentence:    {row.translation}")
-    scores = {"test": {"sentences": len(test)}, "beam_width": beam_width}
-    scores["test"] |= score_translations(test["translation"].tolist(), test["french"].tolist())
-    nearest = score_translations(test["nearest"].tolist(), test["french"].tolist())
-    scores["baselines"] = {f"nearest_{name}": score for name, score in nearest.items()}
-    print(f"-\n{len(test)} test sentences, tokenizer {nearest['bleu_tokenizer']}")
-    for of, name in ((scores["test"], "this network"), (nearest, "looking up the nearest")):
+    translated, nearest = (
+        score_translations(test[column].tolist(), test["references"].tolist())
+        for column in ("translation", "nearest")
+    )
+    print(f"-\n{len(test)} test sentences, tokenizer {nearest['tokenizer']}")
+    for name, of in (("this network", translated), ("looking up the nearest", nearest)):
         scored = f"BLEU {of['bleu']:5.2f}, chrF {of['chrf']:5.2f}, exact {of['exact_match']:4.1f} %"
         print(f"{scored}: {name}")
-    suffix = f"_beam{beam_width}" if beam_width > 1 else ""
-    test.to_csv(run_dir / f"translations{suffix}.csv", index=False)
-    (run_dir / f"scores{suffix}.json").write_text(json.dumps(scores, indent=2))
+    scores = {"test": translated | {"sentences": len(test)}}
+    scores["baselines"] = {f"nearest_{name}": score for name, score in nearest.items()}
+    test.to_csv(run_dir / "translations.csv", index=False)
+    (run_dir / "scores.json").write_text(json.dumps(scores, indent=2))
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("run_dir", type=Path, help="of a finished training")
     parser.add_argument("sentences", nargs="*", help='English; "-": line by line, as typed')
-    parser.add_argument("--beam-width", type=int, default=1, help="default: 1, as in the book")
     args = parser.parse_args()
-    if args.beam_width < 1:
-        parser.error("--beam-width begins at 1")
     try:
         data = create_reverse_indices(json.loads((args.run_dir / "settings.json").read_text()))
         _, *models = load_models(args.run_dir)
         if not args.sentences:
-            return report(args.run_dir, data, models, args.beam_width)
+            return report(args.run_dir, data, models)
     except Exception as error:  # pandas, zlib, h5py and Keras raise a dozen kinds
         sys.exit(f"error: {args.run_dir}: {' '.join(str(error).split())}")
     for sentence in sys.stdin if args.sentences == ["-"] else args.sentences:
-        print(translate([sentence], data, *models, args.beam_width)[0], flush=True)
+        print(*translate([sentence], data, *models), flush=True)
 
 
 if __name__ == "__main__":
