@@ -73,7 +73,7 @@ def vectorize(texts, tokens):
 
 
 def one_hot(num_tokens, name, mask_zero=False):
-    """A layer that makes numbers one-hot: in memory they stay numbers, 46 times smaller."""
+    """A layer that makes numbers one-hot; in memory they stay numbers."""
     return layers.Embedding(
         num_tokens, num_tokens, "identity", mask_zero=mask_zero, trainable=False, name=name
     )
