@@ -132,7 +132,8 @@ def learn_pieces(texts, size):
         for word, parts in words.items():
             for pair in zip(parts, parts[1:], strict=False):
                 pairs[pair] += counts[word]
-        best = dict(pairs.most_common(min(20, size - len(pieces))))  # one by one takes minutes
+        number = min(1 + len(pieces) // 100, size - len(pieces))  # one by one takes minutes
+        best = dict(pairs.most_common(number))
         if not best:
             break
         pieces |= dict.fromkeys(left + right for left, right in best)
