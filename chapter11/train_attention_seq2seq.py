@@ -194,13 +194,16 @@ def plot_attention(model, data, path):
     """How much each English character counts for each French one, for the longest test sentence."""
     test = data["pairs"][data["pairs"]["part"] == "test"]
     english, french, _ = test.loc[test["english"].str.len().idxmax()]
+    english = [char for char in english if char in data["input_tokens"]]
+    french = [char for char in "\t" + french if char in data["target_tokens"]]
+    texts = [vectorize([english], data["input_tokens"]), vectorize([french], data["target_tokens"])]
     weights = keras.Model(model.inputs, model.get_layer("attention").output[1])
-    input_seq = vectorize([english], data["input_tokens"]).to_tensor()
-    so_far = vectorize(["\t" + french], data["target_tokens"]).to_tensor()
     plt.figure(figsize=(8, 8))
-    plt.imshow(weights.predict([input_seq, so_far], verbose=0)[0], cmap="Greys", aspect="auto")
+    plt.imshow(
+        weights.predict_on_batch([ids.to_tensor().numpy() for ids in texts])[0], cmap="Greys"
+    )
     plt.xticks(range(len(english)), english)
-    plt.yticks(range(len(french) + 1), [*french, "end"])
+    plt.yticks(range(len(french)), [*french[1:], "end"])
     plt.savefig(path)
     plt.close()
 
