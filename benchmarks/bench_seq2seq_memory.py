@@ -18,9 +18,11 @@ import sys
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-from common import ROOT, record
+import keras
+import numpy as np
+from common import ROOT, load_script, record
+from keras import layers
 
-sys.path.insert(0, str(ROOT / "chapter11"))
 BATCH_SIZE = 64
 
 
@@ -34,31 +36,25 @@ def memory(field):
 
 def train_dense(script, data, steps):
     """One-hot float32 arrays and the network for them, as in the book's listings."""
-    keras, layers, np = script.keras, script.layers, script.np
-    n, num_in, num_out = (
-        len(data["input_texts"]),
-        data["num_encoder_tokens"],
-        data["num_decoder_tokens"],
-    )
-    input_index = {char: i for i, char in enumerate(data["input_chars"])}
-    target_index = {char: i for i, char in enumerate(data["target_chars"])}
-    encoder_input = np.zeros((n, data["max_encoder_seq_length"], num_in), "float32")
-    decoder_input = np.zeros((n, data["max_decoder_seq_length"], num_out), "float32")
-    decoder_target = np.zeros((n, data["max_decoder_seq_length"], num_out), "float32")
-    for i, (source, target) in enumerate(
-        zip(data["input_texts"], data["target_texts"], strict=True)
-    ):
+    english, french = data["pairs"]["english"], "\t" + data["pairs"]["french"] + "\n"
+    input_index = {char: i for i, char in enumerate(sorted(set("".join(english))))}
+    target_index = {char: i for i, char in enumerate(sorted(set("".join(french))))}
+    n, num_in, num_out = len(english), len(input_index), len(target_index)
+    encoder_input = np.zeros((n, english.str.len().max(), num_in), "float32")
+    decoder_input = np.zeros((n, french.str.len().max(), num_out), "float32")
+    decoder_target = np.zeros(decoder_input.shape, "float32")
+    for i, (source, target) in enumerate(zip(english, french, strict=True)):
         for t, char in enumerate(source):
             encoder_input[i, t, input_index[char]] = 1
         for t, char in enumerate(target):
             decoder_input[i, t, target_index[char]] = 1
             if t > 0:
                 decoder_target[i, t - 1, target_index[char]] = 1
-    english, french = keras.Input((None, num_in)), keras.Input((None, num_out))
-    _, *states = layers.LSTM(256, return_state=True)(english)
-    x = layers.LSTM(256, return_sequences=True)(french, initial_state=states)
+    source, target = keras.Input((None, num_in)), keras.Input((None, num_out))
+    _, *states = layers.LSTM(256, return_state=True)(source)
+    x = layers.LSTM(256, return_sequences=True)(target, initial_state=states)
     x = layers.Dense(num_out, activation="softmax")(x)
-    model = keras.Model([english, french], x)
+    model = keras.Model([source, target], x)
     model.compile(optimizer="rmsprop", loss="categorical_crossentropy")
     model.fit(
         [encoder_input, decoder_input],
@@ -72,10 +68,9 @@ def train_dense(script, data, steps):
 
 
 def train_ours(script, data, steps):
-    """The script's own arrays, network and batches."""
-    data = script.one_hot_vectorize(data)
-    model, *_ = script.build_models(256, data["num_encoder_tokens"], data["num_decoder_tokens"])
-    model.fit(
+    """The script's own network and batches."""
+    sizes = [len(data[name]) + 1 for name in ("input_tokens", "target_tokens")]
+    script.build_model(256, *sizes).fit(
         script.make_batches(data, "train", BATCH_SIZE, seed=1),
         validation_data=script.make_batches(data, "val", BATCH_SIZE),
         steps_per_epoch=steps,
@@ -87,14 +82,13 @@ def train_ours(script, data, steps):
 
 def measure(way, args):
     """Load and train in this process; returns MB of the libraries and at the peak."""
-    import train_char_seq2seq as script
-
-    script.keras.utils.set_random_seed(1)
-    script.keras.ops.zeros(1)  # the backend starts up
+    script = load_script(ROOT / "chapter11" / "train_char_seq2seq.py")
+    keras.utils.set_random_seed(1)
+    keras.ops.zeros(1)  # the backend starts up
     before = memory("VmRSS")
     data = script.load_data(args.data, args.num_samples)
     {"dense": train_dense, "ours": train_ours}[way](script, data, args.steps)
-    return {"pairs": len(data["input_texts"]), "before": before, "peak": memory("VmHWM")}
+    return {"pairs": len(data["pairs"]), "before": before, "peak": memory("VmHWM")}
 
 
 def main():

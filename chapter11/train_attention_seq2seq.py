@@ -1,179 +1,269 @@
-"""The same translation task with attention: the decoder looks back at every English character.
+"""The same translation with attention: the decoder looks back at every English character.
 
 Book: chapter 11, "Attention", which describes it and has no listing: Keras had no such layer then.
 
-    python chapter11/train_char_seq2seq.py                         # first, to compare with
-    python chapter11/train_attention_seq2seq.py
-    python chapter11/train_attention_seq2seq.py --data sample
-    python chapter11/infer_char_seq2seq.py --run-dir runs/chapter11/attention_seq2seq
+    python chapter11/train_attention_seq2seq.py                   # the first 50,000 pairs
+    python chapter11/train_attention_seq2seq.py --data sample     # a stand-in, needs no network
+    python chapter11/infer_char_seq2seq.py runs/train_attention_seq2seq
 
-In train_char_seq2seq.py a sentence must pass through two vectors of 256 numbers. Here the encoder
-hands over its output at every character as well. The decoder compares its own output with each of
-them (a dot product: Luong et al., 2015), and the softmax of these scores says how much of each goes
-into the next character. Data, split, training and scores are those of train_char_seq2seq.py.
-
-What to look for: attention.png, in which the weights run from the beginning of the English sentence
-to its end, and jump where the two languages order their words differently; and in comparison.png
-how much sooner the same loss is reached. On the first 50,000 pairs of fra.txt, seed 1, 15 epochs on
-one core of a CPU (26 minutes): BLEU 25.3 on the test set, 29.8 with beam search, where the plain
-network has 10.1 and looking up the nearest sentence 21.3.
+In train_char_seq2seq.py a sentence must pass through two vectors of 256 numbers. Here the decoder
+compares its output with the encoder's at each character (a dot product: Luong et al., 2015); the
+softmax of these scores says how much of each goes into the next character (attention.png).
 """
 
+import argparse
 import json
+import sys
+import unicodedata
+import zlib
+from pathlib import Path
 
 import keras
-from infer_char_seq2seq import compile_decoder, create_reverse_indices, translate
-from keras import layers
-from train_char_seq2seq import (
-    compile_model,
-    one_hot,
-    parse_arguments,
-    pd,
-    plt,
-    run,
-    save_figure,
-    test_sentences,
-    to_ids,
-)
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import tensorflow as tf
+from keras import callbacks, layers
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
-SCRIPT = "chapter11/train_attention_seq2seq.py"
-EXAMPLES = ("I don't speak French.", "Where is my old car?")  # drawn where the data knows them
+DATA = Path(__file__).resolve().parent.parent / "data"
+PAIRS = DATA / "fra-eng" / "fra.txt"  # python data/fetch.py fra-eng
+SAMPLE = DATA / "samples" / "fra.txt"
 
 
-def build_models(lstm_units, num_encoder_tokens, num_decoder_tokens, learning_rate=0.005):
-    """As in train_char_seq2seq.py, with attention between the decoder's LSTM and its softmax.
+def load_data(source=None, num_samples=50000):
+    """The first `num_samples` different pairs, split about 80 : 10 : 10, always the same.
 
-    Returns:
-        model: (English, French so far) to the next character, for every position at once.
-        encoder_model: English to the LSTM's two states and its output at each character.
-        decoder_model: (characters, two states, encoder's outputs) to (probabilities, new states,
-        attention weights (n, French, English)).
+    `source` is None for Tatoeba's pairs in data/fra-eng (manythings.org/anki), "sample", or a UTF-8
+    file of lines: English, tab, translation; further columns are left out.
+
+    Returns a dict: pairs, a DataFrame of english, french and part (train, val or test);
+    input_tokens and target_tokens, of which those for training consist.
+    """
+    path = Path({None: PAIRS, "sample": SAMPLE}.get(source, source))
+    # NFC: an é is one character, however it was typed.
+    text = unicodedata.normalize("NFC", path.read_text(encoding="utf-8-sig"))
+    lines = [line.split("\t") for line in text.split("\n") if line.strip()]
+    pairs = dict.fromkeys(tuple(column.strip() for column in line[:2]) for line in lines)
+    pairs = pd.DataFrame(list(pairs), columns=["english", "french"])[:num_samples].fillna("")
+    wrong = pairs[(pairs == "").any(axis=1)].to_dict("records")
+    if wrong:
+        raise ValueError(f"a line is not English, a tab, a translation: {wrong[0]}")
+    # Pairs that share a sentence, at any remove, go to one part: nothing tested was trained on.
+    english, french = (pd.factorize(pairs[name])[0] for name in pairs)
+    nodes = len(pairs)
+    edges = coo_array((np.ones(nodes), (english, nodes + french)), shape=(2 * nodes, 2 * nodes))
+    groups = connected_components(edges)[1][english]
+    part = np.random.default_rng(0).choice(3, size=2 * nodes, p=[0.8, 0.1, 0.1])[groups]
+    pairs["part"] = np.array(["train", "val", "test"])[part]
+    if pairs["part"].nunique() < 3:
+        raise ValueError("too few of its sentences do not share a translation")
+    train = pairs[pairs["part"] == "train"]
+    data = {"pairs": pairs, "input_tokens": sorted(set("".join(train["english"])))}
+    # A tab begins each translation, so that the decoder has an input, and a line feed ends it.
+    data["target_tokens"] = sorted({"\t", "\n"}.union(*train["french"]))
+    return data
+
+
+def vectorize(texts, tokens):
+    """Texts as numbers of their characters, from 1 on, (n, each its own length)."""
+    index = {char: i for i, char in enumerate(tokens, start=1)}
+    return tf.ragged.constant([[index[c] for c in text if c in index] for text in texts], "int32")
+
+
+def one_hot(num_tokens, name, mask_zero=False):
+    """A layer that makes numbers one-hot; in memory they stay numbers."""
+    return layers.Embedding(
+        num_tokens, num_tokens, "identity", mask_zero=mask_zero, trainable=False, name=name
+    )
+
+
+def build_model(lstm_units, num_encoder_tokens, num_decoder_tokens, steps=1000):
+    """The book's network with attention between the decoder's LSTM and its softmax, compiled.
+
+    Characters (n, length) and the translation so far (n, length), as numbers, to the probabilities
+    of its next character at each place. 0 is padding. `steps`: batches in an epoch.
     """
     encoder_input = keras.Input((None,), dtype="int32", name="encoder_input")
-    x = one_hot(encoder_input, num_encoder_tokens, "encoder_one_hot")
-    x = layers.Masking(name="encoder_mask")(x)
-    # Zeros at padding, so that the Masking layer below sees where the sentence ends.
+    # Masked: no attention goes to padding, and the state is that after the last character.
+    x = one_hot(num_encoder_tokens, "encoder_one_hot", mask_zero=True)(encoder_input)
     encoder_lstm = layers.LSTM(
-        lstm_units,
-        return_sequences=True,
-        return_state=True,
-        zero_output_for_mask=True,
-        name="encoder_lstm",
+        lstm_units, return_sequences=True, return_state=True, name="encoder_lstm"
     )
-    encoder_outputs, state_h, state_c = encoder_lstm(x)
+    encoder_outputs, *encoder_states = encoder_lstm(x)
 
     decoder_input = keras.Input((None,), dtype="int32", name="decoder_input")
-    decoder_chars = one_hot(decoder_input, num_decoder_tokens, "decoder_one_hot")
+    x = one_hot(num_decoder_tokens, "decoder_one_hot")(decoder_input)
     decoder_lstm = layers.LSTM(
         lstm_units, return_sequences=True, return_state=True, name="decoder_lstm"
     )
-    memory_mask = layers.Masking(name="memory_mask")
+    x, *_ = decoder_lstm(x, initial_state=encoder_states)
     attention = layers.Attention(name="attention")
-    join = layers.Concatenate(name="join")
-    combine = layers.Dense(lstm_units, activation="tanh", name="combine")
-    decoder_dense = layers.Dense(num_decoder_tokens, activation="softmax", name="softmax_output")
+    context, _ = attention([x, encoder_outputs], return_attention_scores=True)
+    x = layers.Concatenate(name="join")([context, x])
+    x = layers.Dense(lstm_units, activation="tanh", name="combine")(x)
+    output = layers.Dense(num_decoder_tokens, activation="softmax", name="softmax_output")(x)
 
-    def decode(states, memory):
-        x, state_h, state_c = decoder_lstm(decoder_chars, initial_state=states)
-        context, weights = attention([x, memory_mask(memory)], return_attention_scores=True)
-        return decoder_dense(combine(join([context, x]))), state_h, state_c, weights
-
-    predictions, *_ = decode([state_h, state_c], encoder_outputs)
-    model = keras.Model([encoder_input, decoder_input], predictions, name="attention_s2s")
-    compile_model(model, learning_rate)
-
-    encoder_model = keras.Model(encoder_input, [state_h, state_c, encoder_outputs], name="encoder")
-    states = [keras.Input((lstm_units,), name=f"state_{name}") for name in "hc"]
-    memory = keras.Input((None, lstm_units), name="memory")
-    decoder_model = keras.Model(
-        [decoder_input, *states, memory], decode(states, memory), name="decoder"
+    model = keras.Model([encoder_input, decoder_input], output, name="attention_seq2seq")
+    rate = keras.optimizers.schedules.ExponentialDecay(0.005, steps, decay_rate=0.9)
+    model.compile(
+        optimizer=keras.optimizers.Adam(rate, clipnorm=1.0),
+        loss=keras.losses.SparseCategoricalCrossentropy(reduction="mean_with_sample_weight"),
+        weighted_metrics=["accuracy"],
     )
-    return model, encoder_model, decoder_model
+    return model
 
 
-def attention_weights(english, translation, encoder_model, decoder_model, data):
-    """How much each English character counted for each character of the translation and its end.
+def make_batches(data, part, batch_size, seed=None):
+    """Pairs of like length in a batch: little is padding. With a `seed` in each epoch others."""
+    pairs = data["pairs"][data["pairs"]["part"] == part]
+    english = vectorize(pairs["english"], data["input_tokens"])
+    french = vectorize("\t" + pairs["french"] + "\n", data["target_tokens"])
+    rows = tf.data.Dataset.from_tensor_slices((english, french))
+    rows = rows if seed is None else rows.shuffle(len(pairs), seed=seed)
+    ends = list(range(10, 80, 6))
+    batches = rows.map(lambda *row: row).bucket_by_sequence_length(
+        lambda english, french: tf.size(french), ends, [batch_size] * (len(ends) + 1)
+    )
 
-    Returns:
-        array (characters of the translation + 1, characters of `english`); its rows sum to 1.
-    """
-    ids = to_ids([english], data["input_token_index"])
-    so_far = to_ids(["\t" + translation], data["target_token_index"])
-    states = encoder_model.predict(ids, verbose=0)
-    *_, weights = decoder_model.predict([so_far, *states], verbose=0)
-    return weights[0]
+    def shift(english, french):  # the decoder's answer is its input, a character later
+        real = tf.cast(french[:, 1:] != 0, "float32")
+        # Keras averages over a sentence first: times the length, all characters count alike.
+        weights = real * tf.cast(tf.shape(real)[1], "float32")
+        return (english, french[:, :-1]), french[:, 1:], weights
 
-
-def plot_attention(sentences, models, data, path):
-    """Attention weights of the network's own translations of two sentences, as a picture."""
-    data = create_reverse_indices(data)
-    translations = translate(sentences, data, compile_decoder(*models[1:], data))
-    fig, axes = plt.subplots(1, len(sentences), figsize=(6 * len(sentences), 7), squeeze=False)
-    for ax, english, french in zip(axes.flat, sentences, translations, strict=True):
-        weights = attention_weights(english, french, *models[1:], data)
-        ax.imshow(weights, cmap="Greys", vmin=0, vmax=1, aspect="auto")
-        ax.set_xticks(range(len(english)), english, fontsize=12)
-        ax.set_yticks(range(len(french) + 1), [*french, "end"], fontsize=12)
-        ax.set(xlabel="English, read", ylabel="French, written")
-    save_figure(fig, path)
+    number = sum(1 for _ in batches)
+    return batches.map(shift).apply(tf.data.experimental.assert_cardinality(number))
 
 
-def choose_sentences(data):
-    """`EXAMPLES` where the network can read them, else two test sentences of average length."""
-    readable = [
-        text
-        for text in EXAMPLES
-        if set(text) <= set(data["input_chars"]) and len(text) <= data["max_encoder_seq_length"]
+def create_callbacks(run_dir, best=None):
+    """TensorBoard, best model, log, last model; `best`: val_loss so far, when a run goes on."""
+    new = str(run_dir / "new_").replace("{", "{{").replace("}", "}}")  # Keras fills braces in
+
+    def rename(epoch, logs):  # only what is whole: a kill leaves the files of the epoch before
+        for name in ("model.keras", "last.keras"):
+            if (run_dir / f"new_{name}").exists():
+                (run_dir / f"new_{name}").replace(run_dir / name)
+
+    return [
+        callbacks.TensorBoard(run_dir / "tb"),
+        callbacks.ModelCheckpoint(
+            f"{new}model.keras", save_best_only=True, initial_value_threshold=best
+        ),
+        callbacks.CSVLogger(run_dir / "history.csv", append=best is not None),
+        callbacks.ModelCheckpoint(f"{new}last.keras"),
+        callbacks.LambdaCallback(on_epoch_end=rename),
     ]
-    test = list(test_sentences(data)["english"])
-    return (readable + sorted(test, key=len)[len(test) // 2 :])[:2]
 
 
-def compare(run_dir, plain_dir):
-    """Set the run beside that of train_char_seq2seq.py on the same pairs: a table and curves."""
-    try:
-        runs = {
-            name: json.loads((folder / "metrics.json").read_text())
-            for name, folder in (("plain", plain_dir), ("attention", run_dir))
-        }
-    except (OSError, ValueError):
-        print(f"No run of train_char_seq2seq.py in {plain_dir} to compare with.")
-        return
-    if runs["plain"]["data"] != runs["attention"]["data"]:
-        print(f"{plain_dir} was trained on {runs['plain']['data']}: nothing to compare.")
-        return
-    print(f"\n{'':10} epochs  best  parameters  val accuracy  test BLEU  beam  test chrF")
-    for name, of in runs.items():
-        test = of["test"]
-        print(
-            f"{name:10} {of['epochs']:6} {of['best_epoch']:5} {of['parameters']:11,} "
-            f"{of['val']['accuracy']:13.4f} {test['bleu']:10.1f} {test['bleu_beam']:5.1f} "
-            f"{test['chrf']:10.1f}"
-        )
-    fig, axes = plt.subplots(1, 2, figsize=(10, 4))
-    for (name, folder), colour in zip(
-        (("plain", plain_dir), ("attention", run_dir)), ("C0", "C1"), strict=True
-    ):
-        history = pd.read_csv(folder / "history.csv").drop_duplicates("epoch", keep="last")
-        for ax, metric in zip(axes, ("loss", "accuracy"), strict=True):
-            epochs = history["epoch"] + 1
-            ax.plot(
-                epochs, history[f"val_{metric}"], colour, marker=".", label=f"{name}, validation"
-            )
-            ax.plot(epochs, history[metric], colour, marker=".", ls=":", label=f"{name}, training")
-            ax.set(xlabel="epoch", ylabel=f"{metric} per character, teacher forcing")
-            ax.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
-            ax.grid(alpha=0.3)
-    axes[0].legend()
-    save_figure(fig, run_dir / "comparison.png")
+def open_run(run_dir, settings, batches):
+    """The last model, epochs done and best val_loss of the same run in `run_dir`, if any."""
+    run_dir.mkdir(parents=True, exist_ok=True)
+    noted, log = run_dir / "settings.json", run_dir / "history.csv"
+    if not any(run_dir.iterdir()):
+        noted.write_text(json.dumps(settings))
+    if not noted.exists() or json.loads(noted.read_text()) != settings:
+        raise ValueError(f"{run_dir} holds other files or settings; give another --run-dir")
+    (run_dir / "new_model.keras").unlink(missing_ok=True)  # of an epoch that was cut off
+    if not (run_dir / "last.keras").exists():
+        return None, 0, None
+    lines = log.read_bytes().splitlines(keepends=True)
+    model = keras.models.load_model(run_dir / "last.keras")
+    model.evaluate(batches.take(1), verbose=0)  # is it a network for rows like these?
+    done = int(model.optimizer.iterations) // len(batches)
+    if len(lines) <= done:
+        raise ValueError(f"{log} has not all of the {done} epochs of last.keras")
+    (run_dir / "new.csv").write_bytes(b"".join(lines[: done + 1]))  # no epoch that was cut off
+    (run_dir / "new.csv").replace(log)
+    return model, done, pd.read_csv(log)["val_loss"].min()
+
+
+def report(model, data, run_dir):
+    """Losses and accuracies per character, each given the right ones before it, as a dict."""
+    scores = {}
+    for part in ("train", "val", "test"):
+        batches = make_batches(data, part, 256)
+        scores[part] = model.evaluate(batches, verbose=0, return_dict=True)
+        print(f"{part:>5} accuracy {scores[part]['accuracy']:.4f} per character")
+    plot_attention(model, data, run_dir / "attention.png")
+    return scores
+
+
+def plot_attention(model, data, path):
+    """How much each English character counts for each French one, for the longest test sentence."""
+    test = data["pairs"][data["pairs"]["part"] == "test"]
+    english, french, _ = test.loc[test["english"].str.len().idxmax()]
+    english = [char for char in english if char in data["input_tokens"]]
+    french = [char for char in "\t" + french if char in data["target_tokens"]]
+    texts = [vectorize([english], data["input_tokens"]), vectorize([french], data["target_tokens"])]
+    weights = keras.Model(model.inputs, model.get_layer("attention").output[1])
+    plt.figure(figsize=(8, 8))
+    plt.imshow(
+        weights.predict_on_batch([ids.to_tensor().numpy() for ids in texts])[0], cmap="Greys"
+    )
+    plt.xticks(range(len(english)), english)
+    plt.yticks(range(len(french)), [*french[1:], "end"])
+    plt.savefig(path)
+    plt.close()
+
+
+def parse_arguments():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", metavar="SOURCE", help='"sample" or a file of pairs')
+    parser.add_argument("--num-samples", type=int, default=50000, help="pairs; default: 50000")
+    parser.add_argument("--epochs", type=int, default=20, help="default: 20 (the book: 100)")
+    parser.add_argument("--batch-size", type=int, default=128, help="default: 128")
+    parser.add_argument("--seed", type=int, default=1, help="default: 1")
+    parser.add_argument("--run-dir", type=Path, help="default: runs/train_attention_seq2seq")
+    parser.add_argument("--evaluate", action="store_true", help="only score the saved model")
+    args = parser.parse_args()
+    suffix = f"_{Path(args.data).stem}" if args.data else ""
+    args.run_dir = args.run_dir or Path("runs", f"train_attention_seq2seq{suffix}")
+    if min(args.num_samples, args.epochs, args.batch_size) < 1 or not 0 <= args.seed < 2**32:
+        parser.error("--seed begins at 0, the other numbers at 1")
+    return args
 
 
 def main():
-    args = parse_arguments(__doc__, "attention_seq2seq")
-    models, data = run(args, build_models, SCRIPT)
-    plot_attention(choose_sentences(data), models, data, args.run_dir / "attention.png")
-    # Both scripts' default folders, and any two that are named alike, lie beside each other.
-    compare(args.run_dir, args.run_dir.with_name(args.run_dir.name.replace("attention", "char")))
+    args = parse_arguments()
+    best = args.run_dir / "model.keras"
+    try:
+        keras.utils.set_random_seed(args.seed)
+        data = load_data(args.data, args.num_samples)
+        checksum = zlib.crc32(data["pairs"].to_csv().encode())
+        settings = {"script": "train_attention_seq2seq", "data": checksum}
+        settings |= {"seed": args.seed, "batch_size": args.batch_size}
+        tokens = {name: data[name] for name in ("input_tokens", "target_tokens")}
+        if args.evaluate:
+            there = json.loads((args.run_dir / "settings.json").read_text())
+            if there | tokens | {"data": checksum} != there:
+                raise ValueError(f"{best} was trained on other pairs, perhaps on some of these")
+            return report(keras.models.load_model(best), data, args.run_dir)
+        batches = make_batches(data, "train", args.batch_size)
+        model, done, score = open_run(args.run_dir, settings | tokens, batches)
+        sizes = [len(names) + 1 for names in tokens.values()]  # 0 is padding
+        model = model or build_model(256, *sizes, len(batches))
+        model.make_train_function()  # what a backend refuses, it says here
+        data["pairs"].to_csv(args.run_dir / "pairs.csv", index=False)  # for the translations
+    except Exception as error:  # zlib, h5py and Keras raise a dozen kinds
+        sys.exit(f"error: {args.data or PAIRS}: {' '.join(str(error).split())}")
+    model.summary()
+    model.fit(
+        make_batches(data, "train", args.batch_size, seed=args.seed + done),
+        epochs=args.epochs,
+        initial_epoch=done,
+        validation_data=make_batches(data, "val", 256),
+        callbacks=create_callbacks(args.run_dir, score),
+        shuffle=False,  # the batches are, anew in each epoch
+    )
+    history = pd.read_csv(args.run_dir / "history.csv", index_col="epoch")
+    history.plot(subplots=[("loss", "val_loss"), ("accuracy", "val_accuracy")], grid=True)
+    plt.savefig(args.run_dir / "learning_curves.png")
+    metrics = settings | report(keras.models.load_model(best), data, args.run_dir)
+    metrics |= {"epochs": len(history), "best_epoch": int(history["val_loss"].argmin()) + 1}
+    (args.run_dir / "metrics.json").write_text(json.dumps(metrics, indent=2))
+    print(f"Model, metrics and curves are in {args.run_dir}")
 
 
 if __name__ == "__main__":

@@ -83,8 +83,10 @@ chapter10/cnn_newsgroups_glove.py --data sample --vectors sample --epochs 1
 chapter10/lstm_newsgroups.py --data sample --epochs 1
 chapter10/lstm_imdb.py --data sample --epochs 1
 chapter11/train_char_seq2seq.py --data sample --epochs 1
-chapter11/infer_char_seq2seq.py --run-dir runs/chapter11/char_seq2seq_sample
+chapter11/infer_char_seq2seq.py runs/train_char_seq2seq_sample
 chapter11/train_attention_seq2seq.py --data sample --epochs 1
+chapter11/train_transformer_seq2seq.py --data sample --epochs 1
+chapter11/infer_char_seq2seq.py runs/train_transformer_seq2seq_sample
 chapter12/q_learning_table.py --episodes 200
 chapter12/dqn_cartpole.py --nb-steps 300
 chapter12/visualize_log.py runs/dqn_cartpole/log.json

@@ -28,6 +28,7 @@ PHOTOS = "photos"  # a folder
 PRICES = "prices.csv"
 WEIGHTS = Path("mobilenet.weights.h5")  # beside the data
 POSTS, REVIEWS = "posts.tar.gz", "reviews.tar.gz"
+PAIRS = "pairs.txt"
 VECTORS = ROOT / "data" / "samples" / "glove.sample.50d.txt"
 EPOCHS = 4  # of the runs below
 
@@ -50,6 +51,9 @@ TRAINERS = {
     "chapter10/cnn_newsgroups_glove.py": (POSTS, 300, "val_accuracy"),
     "chapter10/lstm_imdb.py": (REVIEWS, 250, "val_accuracy"),
     "chapter10/lstm_newsgroups.py": (POSTS, 250, "val_accuracy"),
+    "chapter11/train_char_seq2seq.py": (PAIRS, 250, "val_loss"),
+    "chapter11/train_attention_seq2seq.py": (PAIRS, 270, "val_loss"),
+    "chapter11/train_transformer_seq2seq.py": (PAIRS, 295, "val_loss"),
 }
 # Options without which a script would need the network, or minutes.
 OPTIONS = {
@@ -72,8 +76,6 @@ AGENTS = {
     "chapter12/dqn_lunar_lander.py": [],
 }
 PENDING = {
-    "chapter11/train_attention_seq2seq.py",
-    "chapter11/train_char_seq2seq.py",
     "chapter13/gan_cifar10.py",
     "chapter13/gan_mnist.py",
 }
@@ -133,6 +135,12 @@ def write_data(path, seed=0, classes=3):
         close = (2000 + 0.2 * noise.cumsum() + noise).round(2)  # most of a change is taken back
         pd.DataFrame({"close": close}, index=times).to_csv(path)
         return path
+    if "pairs" in path.name:
+        words = ["the a one", "cat dog hen pig ant", "sees eats hears", "it us him", "today now."]
+        words = [part.split() for part in words]
+        english = [" ".join(rng.choice(part) for part in words) for _ in range(300)]
+        path.write_text("".join(f"{text}\t{text[::-1].upper()}\n" for text in english))
+        return path
     if path.suffix == ".csv":
         X = rng.normal(size=(300, 10))
         columns = {f"measurement {i}": X[:, i].round(3) for i in range(10)}
@@ -180,7 +188,7 @@ def write_tar(path, files):
 def data_dir(tmp_path_factory):
     """One small file of each kind, made once."""
     folder = tmp_path_factory.mktemp("data")
-    for name in (WINE, EEG, DIGITS, IMAGES, PHOTOS, PRICES, POSTS, REVIEWS):
+    for name in (WINE, EEG, DIGITS, IMAGES, PHOTOS, PRICES, POSTS, REVIEWS, PAIRS):
         write_data(folder / name)
     write_weights(folder / WEIGHTS)
     return folder
@@ -364,6 +372,8 @@ def test_trains_and_keeps_the_best_epoch(script, finished, data_dir):
     model = keras.models.load_model(folder / "model.keras")
     size = [model.input_shape[1]] if TRAINERS[script][0] == PHOTOS else []
     data = load_script(script).load_data(data_dir / TRAINERS[script][0], *size)
+    if TRAINERS[script][0] == PAIRS:
+        data["val"] = load_script(script).make_batches(data, "val", 256)
     rows = [data["val"]] if "val" in data else [data["val_X"], data["val_y"]]
     scores = model.evaluate(*rows, verbose=0, return_dict=True)
     figure = TRAINERS[script][2]
@@ -524,7 +534,7 @@ def test_evaluate_only_scores_and_refuses_other_classes(script, run, data_dir, t
         other = copy(data_dir / kind, tmp_path / kind)
         for part in other.iterdir():
             (part / "kind 1").rename(part / "kind 2")
-    elif kind == PRICES:  # it knows these minutes
+    elif kind in (PRICES, PAIRS):  # it knows these minutes; it was trained on some of these
         other = write_data(tmp_path / kind, seed=1)
     elif kind in (POSTS, REVIEWS):
         other = write_data(tmp_path / POSTS, classes=4)
@@ -561,6 +571,12 @@ def write_bad_files(folder, kind):
         table[:40].assign(X3=1).to_csv(folder / "few.csv", index=False)
         more = ("text in a cell", "huge", "one class", "few")
         return [*bad.values(), *(folder / f"{name}.csv" for name in more)]
+    if kind == PAIRS:
+        bad["cut"].write_bytes(whole.read_text().encode("utf-16"))
+        bad["keys"].write_text(whole.read_text().replace("\t", "    "))
+        bad["values"].write_text(whole.read_text() + "No translation.\t \n")
+        bad["labels"].write_text("".join(f"Go.\tVa {i}\n" for i in range(50)))
+        return list(bad.values())
     if kind == PRICES:
         table = pd.read_csv(whole)
         bad["cut"].write_bytes(b"\xff\xfe\x00garbled\x00" * 9)

@@ -19,7 +19,7 @@ def fit(model, rows, initial_epoch=0, **_):
     orders = []
     for _ in range(3):
         checksum = 0
-        for _, y in rows:
+        for _, y, *_ in rows:
             checksum = zlib.crc32(y.numpy().tobytes(), checksum)
         orders.append(checksum)
     print(json.dumps(orders))
