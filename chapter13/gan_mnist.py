@@ -113,24 +113,25 @@ class GAN(keras.Model):
     ema: momentum of `averaged`, a generator whose weights are running averages; 0: there is none.
     """
 
-    def __init__(self, img_shape, dropout=0, spectral_norm=False, soft_labels=False, ema=0, seed=1):
+    def __init__(self, generator, discriminator, soft_labels=False, ema=0.0, seed=1):
         super().__init__(name="gan")
-        self.config = {"img_shape": img_shape, "dropout": dropout, "spectral_norm": spectral_norm}
-        self.config |= {"soft_labels": soft_labels, "ema": ema, "seed": seed}
-        self.generator = build_generator(img_shape=img_shape, dropout=dropout)
-        self.discriminator = build_discriminator(img_shape, spectral_norm)
-        self.averaged = build_generator(img_shape=img_shape) if ema else self.generator
+        self.generator, self.discriminator = generator, discriminator
+        self.averaged = keras.models.clone_model(generator) if ema else generator
         self.averaged.trainable = not ema
-        self.soft_labels, self.ema = soft_labels, ema
+        self.soft_labels, self.ema, self.seed = soft_labels, ema, seed
         self.random = keras.random.SeedGenerator(seed)
         self.steps = self.add_weight(name="steps", initializer="zeros", trainable=False)
-        self.d_loss = keras.metrics.Mean(name="d_loss")
-        self.d_accuracy = keras.metrics.BinaryAccuracy(name="d_accuracy")
-        self.g_loss = keras.metrics.Mean(name="g_loss")
+        self.d_loss, self.g_loss = keras.metrics.Mean("d_loss"), keras.metrics.Mean("g_loss")
+        self.d_accuracy = keras.metrics.BinaryAccuracy("d_accuracy")
         self.built = True
 
     def get_config(self):
-        return dict(self.config)
+        names = ("generator", "discriminator", "soft_labels", "ema", "seed")
+        return {name: getattr(self, name) for name in names}
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(**keras.saving.deserialize_keras_object(config))
 
     def call(self, images):
         """Probabilities of "real" for half a batch of images, as many made ones, and a batch."""
@@ -272,15 +273,16 @@ def main():
     try:
         keras.utils.set_random_seed(args.seed)
         train_X = load_data(args.data)["train_X"]
-        names = ("dropout", "spectral_norm", "soft_labels", "ema", "seed")
-        options = {name: getattr(args, name) for name in names}
-        settings = {"script": "gan_mnist", "batch_size": args.batch_size} | options
-        settings["data"] = zlib.crc32(train_X.tobytes())
+        settings = {"script": "gan_mnist", "data": zlib.crc32(train_X.tobytes())}
+        for name in ("batch_size", "dropout", "spectral_norm", "soft_labels", "ema", "seed"):
+            settings[name] = getattr(args, name)
         if len(train_X) < args.batch_size:
             raise ValueError(f"{len(train_X)} images are less than a batch")
         gan, done = open_run(args.run_dir, settings, train_X)
         if gan is None:
-            gan = GAN(train_X.shape[1:], **options)
+            generator = build_generator(img_shape=train_X.shape[1:], dropout=args.dropout)
+            discriminator = build_discriminator(train_X.shape[1:], args.spectral_norm)
+            gan = GAN(generator, discriminator, args.soft_labels, args.ema, args.seed)
             gan.compile(keras.optimizers.Adam(learning_rate=0.0002, beta_1=0.5))
     except Exception as error:  # NumPy, zlib, h5py and Keras raise a dozen kinds
         sys.exit(f"error: {args.data or 'MNIST'}: {' '.join(str(error).split())}")
