@@ -148,12 +148,20 @@ class GAN(keras.Model):
         weights = [ops.stop_gradient(w) for w in self.discriminator.trainable_variables]
         others = [ops.copy(v) for v in self.discriminator.non_trainable_variables]
         stack, _ = self.discriminator.stateless_call(weights, others, fake_images, training=True)
+        self.average()
+        return real, fake, stack
+
+    def average(self):
+        """Move the weights of `averaged` towards the generator's, faster in the beginning."""
         if self.ema:
             self.steps.assign_add(1)
-            share = ops.maximum(1 - self.ema, 9 / (9 + self.steps))  # more at the beginning
+            share = ops.maximum(1 - self.ema, 9 / (9 + self.steps))
             for mean, weight in zip(self.averaged.weights, self.generator.weights, strict=True):
                 mean.assign(mean + share * (weight - mean))
-        return real, fake, stack
+
+    def draw(self, noise):
+        """Images (n, *img_shape), -1 to 1, of noise (n, 100)."""
+        return self.averaged(noise, training=False)
 
     def compute_loss(self, x, y, y_pred, sample_weight=None, training=True):
         """The discriminator's loss and the generator's, each with gradients for its own network."""
@@ -172,10 +180,10 @@ class GAN(keras.Model):
         return d_loss + g_loss
 
 
-def save_imgs(generator, path):
+def save_imgs(gan, path):
     """Write a grid of 5 x 5 images, made from the same noise each time."""
     noise = np.random.default_rng(0).normal(size=(25, 100)).astype("float32")
-    images = np.asarray(generator(noise, training=False)) * 127.5 + 127.5
+    images = np.asarray(gan.draw(noise)) * 127.5 + 127.5
     side, _, channels = images.shape[1:]
     grid = images.reshape(5, 5, side, side, channels).swapaxes(1, 2)
     grid = grid.reshape(5 * side, 5 * side, channels).repeat(3, axis=0).repeat(3, axis=1)
@@ -194,7 +202,7 @@ class SaveImages(callbacks.Callback):
     def on_train_batch_end(self, batch, logs=None):
         self.step += 1
         if self.step == 1 or self.step % 50 == 0:
-            save_imgs(self.model.averaged, self.images / f"{self.step:06}.png")
+            save_imgs(self.model, self.images / f"{self.step:06}.png")
         if self.step in MOMENTS or batch + 1 == self.params["steps"]:
             self.model.averaged.save(self.moments / f"{self.step:06}.keras")
 
@@ -212,7 +220,7 @@ def create_callbacks(run_dir, step=0):
     ]
 
 
-def open_run(run_dir, settings, train_X):
+def open_run(run_dir, settings, train_X, kind=GAN):
     """The last GAN and the epochs done of the same run in `run_dir`, if any."""
     run_dir.mkdir(parents=True, exist_ok=True)
     noted, log = run_dir / "settings.json", run_dir / "history.csv"
@@ -222,8 +230,9 @@ def open_run(run_dir, settings, train_X):
         raise ValueError(f"{run_dir} holds other files or settings; give another --run-dir")
     if not (run_dir / "last.keras").exists():
         return None, 0
-    gan = keras.models.load_model(run_dir / "last.keras", custom_objects={"GAN": GAN})
-    gan.discriminator(train_X[:1])  # is it one for images like these?
+    gan = keras.models.load_model(run_dir / "last.keras", custom_objects={kind.__name__: kind})
+    if gan.averaged.output_shape[1:] != train_X.shape[1:]:
+        raise ValueError("last.keras is for other images")
     done = int(gan.optimizer.iterations) // (len(train_X) // settings["batch_size"])
     lines = log.read_bytes().splitlines(keepends=True)
     if len(lines) <= done:
