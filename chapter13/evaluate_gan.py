@@ -142,13 +142,14 @@ def main():
     except Exception as error:  # NumPy, zlib, h5py and Keras raise a dozen kinds
         sys.exit(f"error: {args.run_dir}: {' '.join(str(error).split())}")
     rng = np.random.default_rng(args.seed)
+    number = min(NUMBER, len(data["test_X"]) // 2)
     # At random, since a set may be sorted by class.
-    chosen = rng.permutation(len(data["test_X"]))[: 2 * NUMBER].reshape(2, -1)
+    chosen = rng.permutation(len(data["test_X"]))[: 2 * number].reshape(2, number)
     (real, others), (_, labels) = data["test_X"][chosen], data["test_y"][chosen]
     rows = [{"step": "real"} | measure(classifier, others, labels, real)]
-    noise = rng.normal(size=(len(real), 100)).astype("float32")
+    noise = rng.normal(size=(number, 100)).astype("float32")
     for step, generator in generators.items():
-        wanted = np.arange(len(noise)) % 10 if len(generator.inputs) == 2 else None
+        wanted = np.arange(number) % 10 if len(generator.inputs) == 2 else None
         images = generate_images(generator, noise, wanted)
         rows.append({"step": int(step)} | measure(classifier, images, wanted, real))
     if accuracy < RELIABLE:
@@ -161,7 +162,7 @@ def main():
     elif rows[-1]["classes"] < 0.9 * len(rows[-1]["histogram"]):
         print(f"Mode collapse: only {rows[-1]['classes']} classes have {PRESENT:.0%} or more.")
     plot_nearest(images[:10], data["train_X"], args.run_dir / "nearest.png")
-    evaluation = {"samples": len(real), "seed": args.seed, "classifier_accuracy": accuracy}
+    evaluation = {"samples": number, "seed": args.seed, "classifier_accuracy": accuracy}
     evaluation |= {"frechet_floor": rows[0]["frechet"], "real": rows[0], "moments": rows[1:]}
     (args.run_dir / "evaluation.json").write_text(json.dumps(evaluation, indent=2))
 

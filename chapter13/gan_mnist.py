@@ -113,20 +113,20 @@ class GAN(keras.Model):
     ema: momentum of `averaged`, a generator whose weights are running averages; 0: there is none.
     """
 
-    def __init__(self, generator, discriminator, soft_labels=False, ema=0.0, seed=1):
+    def __init__(self, generator, discriminator, soft_labels=False, ema=0.0):
         super().__init__(name="gan")
         self.generator, self.discriminator = generator, discriminator
         self.averaged = keras.models.clone_model(generator) if ema else generator
         self.averaged.trainable = not ema
-        self.soft_labels, self.ema, self.seed = soft_labels, ema, seed
-        self.random = keras.random.SeedGenerator(seed)
+        self.soft_labels, self.ema = soft_labels, ema
+        self.random = keras.random.SeedGenerator()
         self.steps = self.add_weight(name="steps", initializer="zeros", trainable=False)
         self.d_loss, self.g_loss = keras.metrics.Mean("d_loss"), keras.metrics.Mean("g_loss")
         self.d_accuracy = keras.metrics.BinaryAccuracy("d_accuracy")
         self.built = True
 
     def get_config(self):
-        names = ("generator", "discriminator", "soft_labels", "ema", "seed")
+        names = ("generator", "discriminator", "soft_labels", "ema")
         return {name: getattr(self, name) for name in names}
 
     @classmethod
@@ -152,10 +152,10 @@ class GAN(keras.Model):
         return real, fake, stack
 
     def average(self):
-        """Move the weights of `averaged` towards the generator's, faster in the beginning."""
+        """Count the step; move the weights of `averaged` a little towards the generator's."""
+        self.steps.assign_add(1)
         if self.ema:
-            self.steps.assign_add(1)
-            share = ops.maximum(1 - self.ema, 9 / (9 + self.steps))
+            share = ops.maximum(1 - self.ema, 9 / (9 + self.steps))  # more in the beginning
             for mean, weight in zip(self.averaged.weights, self.generator.weights, strict=True):
                 mean.assign(mean + share * (weight - mean))
 
@@ -183,10 +183,8 @@ class GAN(keras.Model):
 def save_imgs(gan, path):
     """Write a grid of 5 x 5 images, made from the same noise each time."""
     noise = np.random.default_rng(0).normal(size=(25, 100)).astype("float32")
-    images = np.asarray(gan.draw(noise)) * 127.5 + 127.5
-    side, _, channels = images.shape[1:]
-    grid = images.reshape(5, 5, side, side, channels).swapaxes(1, 2)
-    grid = grid.reshape(5 * side, 5 * side, channels).repeat(3, axis=0).repeat(3, axis=1)
+    images = (np.asarray(gan.draw(noise)) * 127.5 + 127.5).repeat(3, axis=1).repeat(3, axis=2)
+    grid = np.vstack([np.hstack(row) for row in np.split(images, 5)])
     keras.utils.array_to_img(grid, scale=False).save(path)
 
 
@@ -230,11 +228,11 @@ def open_run(run_dir, settings, train_X, kind=GAN):
         raise ValueError(f"{run_dir} holds other files or settings; give another --run-dir")
     if not (run_dir / "last.keras").exists():
         return None, 0
-    gan = keras.models.load_model(run_dir / "last.keras", custom_objects={kind.__name__: kind})
-    if gan.averaged.output_shape[1:] != train_X.shape[1:]:
-        raise ValueError("last.keras is for other images")
-    done = int(gan.optimizer.iterations) // (len(train_X) // settings["batch_size"])
     lines = log.read_bytes().splitlines(keepends=True)
+    # New random numbers from here on, not those of the first epoch again.
+    keras.utils.set_random_seed((settings["seed"] + len(lines)) % 2**32)
+    gan = keras.models.load_model(run_dir / "last.keras", custom_objects={kind.__name__: kind})
+    done = int(gan.steps) // (len(train_X) // settings["batch_size"])
     if len(lines) <= done:
         raise ValueError(f"{log} has not all of the {done} epochs of last.keras")
     (run_dir / "new.csv").write_bytes(b"".join(lines[: done + 1]))  # no epoch that was cut off
@@ -272,7 +270,7 @@ def parse_arguments():
     args.run_dir = args.run_dir or Path("runs", f"gan_mnist{suffix}")
     if args.epochs < 1 or args.batch_size < 2 or not 0 <= args.seed < 2**32:
         parser.error("--epochs begins at 1, --batch-size at 2, --seed at 0")
-    if not (0 <= args.dropout < 1 and 0 <= args.ema < 1):
+    if not 0 <= args.dropout < 1 or not 0 <= args.ema < 1:
         parser.error("--dropout and --ema are from 0 to below 1")
     return args
 
@@ -291,7 +289,7 @@ def main():
         if gan is None:
             generator = build_generator(img_shape=train_X.shape[1:], dropout=args.dropout)
             discriminator = build_discriminator(train_X.shape[1:], args.spectral_norm)
-            gan = GAN(generator, discriminator, args.soft_labels, args.ema, args.seed)
+            gan = GAN(generator, discriminator, args.soft_labels, args.ema)
             gan.compile(keras.optimizers.Adam(learning_rate=0.0002, beta_1=0.5))
     except Exception as error:  # NumPy, zlib, h5py and Keras raise a dozen kinds
         sys.exit(f"error: {args.data or 'MNIST'}: {' '.join(str(error).split())}")

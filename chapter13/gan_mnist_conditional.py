@@ -122,7 +122,7 @@ def main():
         if gan is None:
             generator = build_generator(train_X.shape[1:])
             discriminator = build_discriminator(train_X.shape[1:])
-            gan = ConditionalGAN(generator, discriminator, ema=args.ema, seed=args.seed)
+            gan = ConditionalGAN(generator, discriminator, ema=args.ema)
             gan.compile(keras.optimizers.Adam(learning_rate=0.0002, beta_1=0.5))
     except Exception as error:  # NumPy, zlib, h5py and Keras raise a dozen kinds
         sys.exit(f"error: {args.data or 'MNIST'}: {' '.join(str(error).split())}")
