@@ -78,10 +78,8 @@ def build_generator(noise_shape=(100,), img_shape=(32, 32, 3), dropout=0.0):
 
 
 def build_discriminator(img_shape=(32, 32, 3), spectral_norm=False):
-    """The book's discriminator: images (n, *img_shape), -1 to 1, to probabilities (n, 1) of "real".
-
-    With `spectral_norm` (Miyato et al., 2018) no layer's output can grow faster than its input.
-    """
+    """The book's discriminator: images (n, *img_shape), -1 to 1, to how probably real, (n, 1)."""
+    # Spectral normalization (Miyato et al., 2018): no layer's output grows faster than its input.
     limit = layers.SpectralNormalization if spectral_norm else lambda layer: layer
     inputs = keras.Input(img_shape, name="image")
     x = limit(layers.Conv2D(32, kernel_size=3, strides=2, padding="same"))(inputs)
@@ -136,15 +134,14 @@ class GAN(keras.Model):
         real_images = ops.cast(images, "float32") / 127.5 - 1
         noise = keras.random.normal((2 * half_batch, 100), seed=self.random)
         fake_images = self.generator(noise, training=True)
-        # One after the other, since batch normalization would mix the two kinds. The generator
-        # learns nothing here: no gradient comes back to it.
+        # Apart, since batch normalization would mix the two. No gradient reaches the generator.
         real = self.discriminator(real_images, training=True)
         fake = self.discriminator(ops.stop_gradient(fake_images[:half_batch]), training=True)
         # The book's stacked model: its discriminator learns nothing. (`trainable = False` would
         # also have it normalize by other statistics than in the two lines above.)
-        weights = [ops.stop_gradient(w) for w in self.discriminator.trainable_variables]
-        others = [ops.copy(v) for v in self.discriminator.non_trainable_variables]
-        stack, _ = self.discriminator.stateless_call(weights, others, fake_images, training=True)
+        frozen = [ops.stop_gradient(w) for w in self.discriminator.trainable_variables]
+        frozen = frozen, self.discriminator.non_trainable_variables
+        stack, _ = self.discriminator.stateless_call(*frozen, fake_images, training=True)
         self.average()
         return real, fake, stack
 
@@ -155,10 +152,6 @@ class GAN(keras.Model):
             share = ops.maximum(1 - self.ema, 9 / (9 + self.steps))  # more in the beginning
             for mean, weight in zip(self.averaged.weights, self.generator.weights, strict=True):
                 mean.assign(mean + share * (weight - mean))
-
-    def draw(self, noise):
-        """Images (n, *img_shape), -1 to 1, of noise (n, 100)."""
-        return self.averaged(noise, training=False)
 
     def compute_loss(self, x, y, y_pred, sample_weight=None, training=True):
         """The discriminator's loss and the generator's, each with gradients for its own network."""
@@ -177,10 +170,10 @@ class GAN(keras.Model):
         return d_loss + g_loss
 
 
-def save_imgs(gan, path):
+def save_imgs(generator, path):
     """Write a grid of 5 x 5 images, made from the same noise each time."""
     noise = np.random.default_rng(0).normal(size=(25, 100)).astype("float32")
-    images = (np.asarray(gan.draw(noise)) * 127.5 + 127.5).repeat(3, axis=1).repeat(3, axis=2)
+    images = (np.asarray(generator(noise)) * 127.5 + 127.5).repeat(3, axis=1).repeat(3, axis=2)
     grid = np.vstack([np.hstack(row) for row in np.split(images, 5)])
     keras.utils.array_to_img(grid, scale=False).save(path)
 
@@ -197,7 +190,7 @@ class SaveImages(callbacks.Callback):
     def on_train_batch_end(self, batch, logs=None):
         self.step += 1
         if self.step == 1 or self.step % 50 == 0:
-            save_imgs(self.model, self.images / f"{self.step:06}.png")
+            save_imgs(self.model.averaged, self.images / f"{self.step:06}.png")
         if self.step in MOMENTS or batch + 1 == self.params["steps"]:
             self.model.averaged.save(self.moments / f"{self.step:06}.keras")
 
@@ -215,7 +208,7 @@ def create_callbacks(run_dir, step=0):
     ]
 
 
-def open_run(run_dir, settings, train_X, kind=GAN):
+def open_run(run_dir, settings, train_X):
     """The last GAN and the epochs done of the same run in `run_dir`, if any."""
     run_dir.mkdir(parents=True, exist_ok=True)
     noted, log = run_dir / "settings.json", run_dir / "history.csv"
@@ -228,7 +221,7 @@ def open_run(run_dir, settings, train_X, kind=GAN):
     lines = log.read_bytes().splitlines(keepends=True)
     # New random numbers from here on, not those of the first epoch again.
     keras.utils.set_random_seed((settings["seed"] + len(lines)) % 2**32)
-    gan = keras.models.load_model(run_dir / "last.keras", custom_objects={kind.__name__: kind})
+    gan = keras.models.load_model(run_dir / "last.keras", custom_objects={"GAN": GAN})
     done = int(gan.steps) // (len(train_X) // settings["batch_size"])
     if len(lines) <= done:
         raise ValueError(f"{log} has not all of the {done} epochs of last.keras")
@@ -247,7 +240,6 @@ def report(gan, run_dir):
     history = pd.read_csv(run_dir / "history.csv", index_col="epoch").dropna(axis=1)
     history.plot(subplots=[("d_loss", "g_loss"), ("d_accuracy",)], grid=True)
     plt.savefig(run_dir / "losses.png")
-    print(history)
     return {"epochs": len(history)} | history.iloc[-1].to_dict()
 
 
@@ -265,10 +257,9 @@ def parse_arguments():
     args = parser.parse_args()
     suffix = f"_{Path(args.data).stem}" if args.data else ""
     args.run_dir = args.run_dir or Path("runs", f"gan_cifar10{suffix}")
-    if args.epochs < 1 or args.batch_size < 2 or not 0 <= args.seed < 2**32:
-        parser.error("--epochs begins at 1, --batch-size at 2, --seed at 0")
-    if not 0 <= args.dropout < 1 or not 0 <= args.ema < 1:
-        parser.error("--dropout and --ema are from 0 to below 1")
+    usable = args.epochs >= 1 and args.batch_size >= 2 and 0 <= args.seed < 2**32
+    if not usable or not 0 <= args.dropout < 1 or not 0 <= args.ema < 1:
+        parser.error("--epochs begins at 1, --batch-size at 2, the others at 0; rates are below 1")
     return args
 
 
@@ -290,8 +281,7 @@ def main():
             gan.compile(keras.optimizers.Adam(learning_rate=0.0002, beta_1=0.5))
     except Exception as error:  # NumPy, zlib, h5py and Keras raise a dozen kinds
         sys.exit(f"error: {args.data or 'CIFAR-10'}: {' '.join(str(error).split())}")
-    gan.generator.summary()
-    gan.discriminator.summary()
+    gan.summary(expand_nested=True)
     images = tf.data.Dataset.from_tensor_slices(train_X).shuffle(len(train_X), args.seed + done)
     steps = len(train_X) // args.batch_size  # as in the book: each takes half a batch of images
     gan.fit(

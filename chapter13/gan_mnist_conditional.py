@@ -77,17 +77,11 @@ class ConditionalGAN(GAN):
         real = self.discriminator([real_images, labels], training=True)
         made = ops.stop_gradient(fake_images[:half_batch])
         fake = self.discriminator([made, labels], training=True)
-        weights = [ops.stop_gradient(w) for w in self.discriminator.trainable_variables]
-        others = [ops.copy(v) for v in self.discriminator.non_trainable_variables]
-        stack, _ = self.discriminator.stateless_call(
-            weights, others, [fake_images, wanted], training=True
-        )
+        frozen = [ops.stop_gradient(w) for w in self.discriminator.trainable_variables]
+        frozen = frozen, self.discriminator.non_trainable_variables
+        stack, _ = self.discriminator.stateless_call(*frozen, [fake_images, wanted], training=True)
         self.average()
         return real, fake, stack
-
-    def draw(self, noise):
-        """Images of noise (n, 100): 0, 1, 2 … in turn."""
-        return self.averaged([noise, np.arange(len(noise)) % 10], training=False)
 
 
 def parse_arguments():
