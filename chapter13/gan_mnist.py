@@ -40,12 +40,12 @@ def load_data(source=None):
         images = keras.utils.image_dataset_from_directory(
             source,
             labels=None,
-            color_mode="grayscale",
             image_size=(28, 28),
             interpolation="area",
             crop_to_aspect_ratio=True,
             shuffle=False,
         )
+        images = images.map(tf.image.rgb_to_grayscale)
         train_X = np.concatenate(list(images.as_numpy_iterator())).round().astype("uint8")
     else:
         with np.load(SAMPLE if source == "sample" else source, allow_pickle=False) as file:

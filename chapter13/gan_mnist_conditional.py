@@ -7,9 +7,8 @@ beside it: the networks are the book's, with the label as a second input.
     python chapter13/gan_mnist_conditional.py --data sample    # 4,000 of its digits, no network
     python chapter13/generate.py --run-dir runs/gan_mnist_conditional --order 2018
 
-The generator multiplies its noise with a vector for the label (Mirza and Osindero, 2014, in the way
-of Keras-GAN); the discriminator compares its last features with another one ("projection", Miyato
-and Koyama, 2018). Both vectors are learned.
+The generator gets a vector for the label beside its noise (Mirza and Osindero, 2014), the
+discriminator compares its last features with one (Miyato and Koyama, 2018). Both are learned.
 """
 
 import argparse
@@ -47,8 +46,11 @@ def load_data(source=None):
 def build_generator(img_shape=(28, 28, 1)):
     """Noise (n, 100) and labels (n,) to images (n, *img_shape), -1 to 1."""
     noise, label = keras.Input((100,), name="noise"), keras.Input((), dtype="int32", name="label")
-    x = layers.Multiply()([noise, layers.Embedding(10, 100)(label)])
-    image = gan_mnist.build_generator(img_shape=img_shape)(x)
+    vector = layers.Embedding(
+        10, 50, embeddings_initializer=keras.initializers.RandomNormal(stddev=1)
+    )(label)
+    x = layers.Concatenate()([noise, vector])
+    image = gan_mnist.build_generator((150,), img_shape)(x)
     return keras.Model([noise, label], image, name="generator")
 
 
