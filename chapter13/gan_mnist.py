@@ -45,8 +45,8 @@ def load_data(source=None):
             crop_to_aspect_ratio=True,
             shuffle=False,
         )
-        images = images.map(tf.image.rgb_to_grayscale)
-        train_X = np.concatenate(list(images.as_numpy_iterator())).round().astype("uint8")
+        images = images.map(tf.image.rgb_to_grayscale).as_numpy_iterator()
+        train_X = np.concatenate(list(images)).round().astype("uint8")
     else:
         with np.load(SAMPLE if source == "sample" else source, allow_pickle=False) as file:
             train_X = file["x_train"]
