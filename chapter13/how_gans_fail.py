@@ -6,7 +6,7 @@ Book: chapter 13, "How GANs can fail". Needs gan_mnist.py beside it, and the Ten
 
 The data are points in the plane, in eight heaps on a circle, so that no classifier is needed to say
 which of them a generator makes: its points near a heap count for it. "Mode collapse": most points
-are near heaps, but only near a few. "Off the data": they are not even near.
+are near heaps, but of no more than four. "Off the data": most are not even near.
 
 First the learning rates: trainings that differ in nothing else. Then the loss: a discriminator that
 is far ahead of its generator leaves no gradient of log(1 - D), the loss that saturates; -log D,
@@ -95,7 +95,7 @@ def measure(points):
     near = distances.min(axis=1) < 0.15
     heaps = np.bincount(distances.argmin(axis=1)[near], minlength=8) / len(points)
     found = int((heaps > 0.03).sum())
-    verdict = "off the data" if near.mean() < 0.5 else "healthy" if found > 6 else "mode collapse"
+    verdict = "off the data" if near.mean() < 0.5 else "healthy" if found > 4 else "mode collapse"
     return {"near": float(near.mean()), "heaps": found, "verdict": verdict}
 
 

@@ -341,3 +341,33 @@ def test_generate_writes_grids_and_walks(chapter, run_script, tiny, tmp_path):
         result = run_script("chapter13/generate.py", "--run-dir", run_dir)
         assert result.returncode == 1 and result.stderr.count("error: ") == 1
         assert "Traceback" not in result.stderr
+
+
+def test_failures_have_names(chapter):
+    """Points on all heaps, on one of them, and between them."""
+    measure, centres = chapter.how_gans_fail.measure, chapter.how_gans_fail.CENTRES
+    assert measure(centres.repeat(10, axis=0))["verdict"] == "healthy"
+    one = measure(centres[[3] * 80])
+    assert (one["near"], one["heaps"], one["verdict"]) == (1, 1, "mode collapse")
+    assert measure(np.zeros((80, 2)))["verdict"] == "off the data"
+
+
+def test_a_sure_discriminator_leaves_no_gradient_of_the_saturating_loss_alone(chapter):
+    """d log(1 - D) is -D times the logit's gradient, d -log D is -(1 - D) times it."""
+    keras.utils.set_random_seed(0)
+    gan = chapter.how_gans_fail.PlaneGAN(0.001, 0.001)
+    noise = np.random.default_rng(0).normal(size=(50, 100)).astype("float32")
+    before = chapter.how_gans_fail.measure_gradients(gan, noise)
+    gan.discriminator.layers[-1].bias.assign([-12.0])
+    after = chapter.how_gans_fail.measure_gradients(gan, noise)
+    assert after["D"] < 1e-4 and after["log(1 - D)"] < 1e-3 * before["log(1 - D)"]
+    assert after["-log D"] > 1.5 * before["-log D"]
+
+
+def test_each_optimizer_moves_its_own_network(chapter):
+    gan = chapter.how_gans_fail.PlaneGAN(0.0, 0.001)
+    gan.compile(run_eagerly=True)
+    before = weights(gan.generator), weights(gan.discriminator)
+    chapter.how_gans_fail.train(gan, chapter.how_gans_fail.load_data(512), 1, seed=0)
+    assert changed(before[0], gan.generator) == set()
+    assert changed(before[1], gan.discriminator)
