@@ -926,12 +926,13 @@ def test_gan_twice_gives_the_same_and_goes_on(script, finished_gan, data_dir, tm
 def test_gan_killed_goes_on(script, data_dir, tmp_path):
     """kill -9 twice at no chosen moment: no gap, no repeat."""
     run_dir = tmp_path / "run"
+    last = run_dir / "last.keras"
     for _ in range(2):
-        before = contents(run_dir).get("last.keras") if run_dir.exists() else None
+        before = last.stat().st_mtime_ns if last.exists() else 0
         process = start_python(*gan_command(script, data_dir, run_dir, "--epochs", 400))
         deadline = time.monotonic() + 300
         while time.monotonic() < deadline and process.poll() is None:
-            if run_dir.exists() and contents(run_dir).get("last.keras") != before:
+            if last.exists() and last.stat().st_mtime_ns != before:
                 break
             time.sleep(0.01)
         time.sleep(0.05 * os.getpid() % 0.5)
