@@ -5,9 +5,9 @@
 
 The book's loop: `predict` for the generated images, `train_on_batch` of the discriminator with the
 real ones and with the generated ones, `train_on_batch` of the stacked model; the discriminator is
-frozen before and thawed after the last, so that both networks train. Ours: gan_mnist.py's
-`GAN.train_step` through `fit`. Networks, images (MNIST's size) and batch size are the same. Both
-are warmed up; then they take turns.
+frozen before and thawed after the last, so that both networks train. Ours: gan_mnist.py's `GAN`
+through `fit`, in which the discriminator makes one update from both half-batches. Networks, images
+(MNIST's size) and batch size are the same. Both are warmed up; then they take turns.
 """
 
 import argparse
@@ -23,35 +23,40 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "chapter13"))
 import gan_mnist
 import keras
 import numpy as np
+import tensorflow as tf
 from common import record
 from tqdm import tqdm
+
+
+def create_optimizer():
+    return keras.optimizers.Adam(learning_rate=0.0002, beta_1=0.5)
 
 
 class BookLoop:
     """The chapter's training loop, made to train on Keras 3."""
 
     def __init__(self, images, batch_size):
-        self.images, self.half = gan_mnist.scale(images), batch_size // 2
+        self.images, self.half = images / np.float32(127.5) - 1, batch_size // 2
         self.rng = np.random.default_rng(0)
         self.generator = gan_mnist.build_generator()
         self.discriminator = gan_mnist.build_discriminator()
-        self.discriminator.compile(
-            gan_mnist.create_optimizer(), "binary_crossentropy", metrics=["accuracy"]
-        )
-        self.stacked = gan_mnist.build_stacked_model(self.generator, self.discriminator)
-        self.stacked.compile(gan_mnist.create_optimizer(), "binary_crossentropy")
+        self.discriminator.compile(create_optimizer(), "binary_crossentropy", metrics=["accuracy"])
+        self.discriminator.trainable = False
+        noise = keras.Input((100,))
+        self.stacked = keras.Model(noise, self.discriminator(self.generator(noise)))
+        self.stacked.compile(create_optimizer(), "binary_crossentropy")
 
     def run(self, steps):
         """Make `steps` steps."""
         for _ in range(steps):
-            noise = self.rng.normal(0, 1, (self.half, gan_mnist.NOISE_DIM))
+            noise = self.rng.normal(0, 1, (self.half, 100))
             fake_images = self.generator.predict(noise, verbose=0)
             real_images = self.images[self.rng.integers(0, len(self.images), self.half)]
             self.discriminator.trainable = True
             self.discriminator.train_on_batch(real_images, np.ones((self.half, 1)))
             self.discriminator.train_on_batch(fake_images, np.zeros((self.half, 1)))
             self.discriminator.trainable = False
-            noise = self.rng.normal(0, 1, (2 * self.half, gan_mnist.NOISE_DIM))
+            noise = self.rng.normal(0, 1, (2 * self.half, 100))
             self.stacked.train_on_batch(noise, np.ones((2 * self.half, 1)))
 
 
@@ -59,16 +64,14 @@ class OurLoop:
     """gan_mnist.py's way."""
 
     def __init__(self, images, batch_size):
-        self.images, self.batch_size = images, batch_size
+        rows = tf.data.Dataset.from_tensor_slices(images)
+        self.batches = rows.shuffle(len(images), 0).batch(batch_size // 2)
         self.gan = gan_mnist.GAN(gan_mnist.build_generator(), gan_mnist.build_discriminator())
-        self.gan.compile()
+        self.gan.compile(create_optimizer())
 
     def run(self, steps):
         """Make `steps` steps."""
-        batches = gan_mnist.HalfBatches(
-            self.images[: steps * self.batch_size], self.batch_size, seed=0
-        )
-        self.gan.fit(batches, epochs=1, shuffle=False, verbose=0)
+        self.gan.fit(self.batches.take(steps), shuffle=False, verbose=0)
 
 
 def main():
@@ -84,7 +87,7 @@ def main():
     images = np.random.default_rng(0).integers(0, 256, (number, 28, 28, 1)).astype("uint8")
     loops = {
         "the book's loop": BookLoop(images, args.batch_size),
-        "ours, one compiled step": OurLoop(images, args.batch_size),
+        "ours, through fit": OurLoop(images, args.batch_size),
     }
     speeds = {name: [] for name in loops}
     for loop in loops.values():

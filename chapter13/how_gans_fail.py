@@ -1,15 +1,16 @@
-"""Make a GAN fail on purpose, in the two ways that the chapter describes, and mend it.
+"""Make a GAN fail on purpose, in the two ways that the chapter describes, where one can look on.
 
-Book: chapter 13, "How GANs can fail".
+Book: chapter 13, "How GANs can fail". Needs gan_mnist.py beside it, and the TensorFlow backend.
 
-    python chapter13/how_gans_fail.py                      # on MNIST
-    python chapter13/how_gans_fail.py --data sample        # 5,000 of its digits: too few steps
+    python chapter13/how_gans_fail.py
 
-Three trainings of the same networks on the same images from the same noise; only the learning rates
-differ. A slow discriminator cannot object when a fast generator always shows it the same: mode
-collapse. A fast discriminator is soon certain, and the loss that reaches a slow generator hardly
-changes with the image any more. With equal rates neither wins. What to look for: classes.png and
-the verdicts, which follow from the measures of evaluate_gan.py alone.
+The data are points in the plane, in eight heaps on a circle, so that no classifier is needed to say
+which of them a generator makes: its points near a heap count for it. "Mode collapse": most points
+are near heaps, but of no more than four. "Off the data": most are not even near.
+
+First the learning rates: trainings that differ in nothing else. Then the loss: a discriminator that
+is far ahead of its generator leaves no gradient of log(1 - D), the loss that saturates; -log D,
+which is the book's (label 1 for made images), has its largest one there.
 """
 
 import argparse
@@ -18,151 +19,159 @@ import sys
 from pathlib import Path
 
 import keras
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-from evaluate_gan import SAMPLES, Judge, generate_images, load_classifier
-from gan_mnist import (
-    GAN,
-    RUNS_DIR,
-    HalfBatches,
-    build_discriminator,
-    build_generator,
-    create_optimizer,
-    load_data,
-    make_grid,
-    plt,
-    positive,
-    scale,
-)
+import tensorflow as tf
+from gan_mnist import GAN
+from keras import layers
 
+ANGLES = 2 * np.pi * np.arange(8) / 8
+CENTRES = 0.7 * np.column_stack([np.cos(ANGLES), np.sin(ANGLES)])  # of heaps 0.05 wide
 TRAININGS = {  # learning rates of generator and discriminator
-    "collapse": (0.004, 0.000002),
-    "overpowered": (0.000002, 0.001),
-    "mended": (0.0002, 0.0002),
+    "healthy": (0.001, 0.003),
+    "fast discriminator": (0.001, 0.012),
+    "slow discriminator": (0.001, 0.0003),
+    "slow generator": (0.00001, 0.003),
+    "both slow": (0.00001, 0.00003),
+    "rather slow generator": (0.0002, 0.002),
 }
-CERTAIN = 0.99  # accuracy from which the discriminator leaves the generator nothing to learn from
 
 
-class Recent(keras.callbacks.Callback):
-    """Mean discriminator accuracy and generator loss of the last `number` batches."""
-
-    def __init__(self, number=100):
-        super().__init__()
-        self.number, self.logs = number, []
-
-    def on_train_batch_end(self, batch, logs=None):
-        self.logs = [*self.logs, logs][-self.number :]
-        self.model.reset_metrics()
-
-    def mean(self, name):
-        return float(np.mean([logs[name] for logs in self.logs]))
+def load_data(number=20000):
+    """Points, float32 (number, 2), around the centres in turn."""
+    noise = np.random.default_rng(0).normal(scale=0.05, size=(number, 2))
+    return (CENTRES[np.arange(number) % 8] + noise).astype("float32")
 
 
-def train(images, rates, steps, seed):
-    """One training of `steps` batches of 32, at most as many as there are images for.
-
-    Returns:
-        the generator, and the discriminator's accuracy at the end.
-    """
-    keras.utils.set_random_seed(seed)
-    shape = images.shape[1:]
-    gan = GAN(build_generator(shape), build_discriminator(shape), seed)
-    gan.compile(*map(create_optimizer, rates))
-    recent = Recent()
-    batches = HalfBatches(images, 32, seed)
-    batches.number = min(steps, len(images) // batches.half)
-    gan.fit(batches, shuffle=False, callbacks=[recent])
-    return gan.generator, recent.mean("d_accuracy")
+def build_networks():
+    """A generator, noise (n, 100) to points (n, 2), and a discriminator of points."""
+    noise, point = keras.Input((100,)), keras.Input((2,))
+    x, y = noise, point
+    for _ in range(2):
+        x = layers.Dense(128, activation="relu")(x)
+        y = layers.LeakyReLU(negative_slope=0.2)(layers.Dense(128)(y))
+    generator = keras.Model(noise, layers.Dense(2)(x))
+    return generator, keras.Model(point, layers.Dense(1, activation="sigmoid")(y))
 
 
-def judge_training(measures, discriminator_accuracy):
-    """What the figures say: "mode collapse", "discriminator too strong", both, or "healthy"."""
-    problems = []
-    if measures["collapsed"]:
-        problems.append("mode collapse")
-    if discriminator_accuracy > CERTAIN:
-        problems.append("discriminator too strong")
-    return " and ".join(problems) or "healthy"
+class PlaneGAN(GAN):
+    """GAN with an optimizer, and so a learning rate, for each network, and a choice of the loss."""
+
+    def __init__(self, g_rate, d_rate, saturating=False):
+        super().__init__(*build_networks())
+        self.saturating = saturating
+        self.optimizers = [keras.optimizers.Adam(rate, beta_1=0.5) for rate in (g_rate, d_rate)]
+        self.optimizers[0].build(self.generator.trainable_variables)
+        self.optimizers[1].build(self.discriminator.trainable_variables)
+        self.compile(steps_per_execution=20)
+
+    def compute_loss(self, x, y, y_pred, sample_weight=None, training=True):
+        loss = super().compute_loss(x, y, y_pred)
+        if self.saturating:  # log(1 - D) in the place of -log D
+            loss += tf.reduce_mean(tf.math.log(y_pred[2]) + tf.math.log(1 - y_pred[2] + 1e-7))
+        return loss
+
+    def train_step(self, points):
+        with tf.GradientTape(persistent=True) as tape:
+            loss = self.compute_loss(None, None, self(points))
+        networks = (self.generator, self.discriminator)
+        for network, optimizer in zip(networks, self.optimizers, strict=True):
+            variables = network.trainable_variables
+            optimizer.apply(tape.gradient(loss, variables), variables)
+        return {"d_accuracy": self.d_accuracy.result(), "g_loss": self.g_loss.result()}
 
 
-def plot_classes(results, path):
-    """Share of each class among the samples of each training, as a picture."""
-    fig, axes = plt.subplots(1, len(results), figsize=(4 * len(results), 3), sharey=True)
-    for ax, (name, result) in zip(axes, results.items(), strict=True):
-        ax.bar(range(len(result["histogram"])), result["histogram"])
-        ax.set(title=f"{name}:\n{result['verdict']}", xlabel="class")
-        ax.title.set_size(9)
-        ax.set_xticks(range(len(result["histogram"])))
-    axes[0].set_ylabel(f"share of {SAMPLES:,} samples")
-    fig.savefig(path, dpi=80, bbox_inches="tight")
-    plt.close(fig)
+def train(gan, points, steps, seed):
+    """Train for so many steps of 512; the discriminator's accuracy in them."""
+    rows = tf.data.Dataset.from_tensor_slices(points * 127.5 + 127.5)  # a GAN expects pixels
+    rows = rows.shuffle(len(points), seed).repeat().batch(256).take(steps)
+    return gan.fit(rows, verbose=0, shuffle=False).history["d_accuracy"][-1]
 
 
-def parse_arguments():
-    """The command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--data", metavar="SOURCE", help='"sample", or an .npz file with labels')
-    parser.add_argument("--steps", type=positive, default=1000, help="each (default: 1000)")
-    parser.add_argument("--run-dir", type=Path, help="default: runs/chapter13/how_gans_fail")
-    parser.add_argument("--seed", type=int, default=1, help="default: 1")
-    args = parser.parse_args()
-    if args.run_dir is None:
-        args.run_dir = RUNS_DIR / ("how_gans_fail" + "_sample" * (args.data == "sample"))
-    return args
+def measure(points):
+    """Of points (n, 2): the share near a heap, the heaps with 3 % or more, and a verdict."""
+    distances = np.linalg.norm(points[:, None] - CENTRES, axis=2)
+    near = distances.min(axis=1) < 0.15
+    heaps = np.bincount(distances.argmin(axis=1)[near], minlength=8) / len(points)
+    found = int((heaps > 0.03).sum())
+    verdict = "off the data" if near.mean() < 0.5 else "healthy" if found > 4 else "mode collapse"
+    return {"near": float(near.mean()), "heaps": found, "verdict": verdict}
+
+
+def measure_gradients(gan, noise):
+    """Lengths of the gradients that both losses send to the generator; D's mean opinion."""
+    with tf.GradientTape(persistent=True) as tape:
+        opinion = gan.discriminator(gan.generator(noise))
+        losses = {"log(1 - D)": tf.math.log(1 - opinion), "-log D": -tf.math.log(opinion)}
+        losses = {name: tf.reduce_mean(loss) for name, loss in losses.items()}
+    variables = gan.generator.trainable_variables
+    norms = {
+        name: float(tf.linalg.global_norm(tape.gradient(loss, variables)))
+        for name, loss in losses.items()
+    }
+    return norms | {"D": float(tf.reduce_mean(opinion))}
+
+
+def show_rates(points, noise, steps, seed, run_dir):
+    """Train once for each of TRAININGS; their measures, and a picture of their points."""
+    figure, axes = plt.subplots(2, 3, figsize=(9, 6), sharex=True, sharey=True)
+    results = {}
+    for ax, (name, rates) in zip(axes.flat, TRAININGS.items(), strict=True):
+        keras.utils.set_random_seed(seed)
+        gan = PlaneGAN(*rates)
+        accuracy = train(gan, points, steps, seed)
+        made = gan.generator.predict(noise, verbose=0)
+        results[name] = {"g_rate": rates[0], "d_rate": rates[1], "d_accuracy": accuracy}
+        results[name] |= measure(made)
+        ax.scatter(*points[:500].T, s=2, color="lightgrey")
+        ax.scatter(*made.T, s=2)
+        ax.set(title=f"{name}\n{results[name]['verdict']}", xlim=(-1.3, 1.3), ylim=(-1.3, 1.3))
+        print(name, results[name])
+    figure.savefig(run_dir / "points.png")
+    return results
+
+
+def show_losses(points, noise, steps, seed, run_dir):
+    """Gradients the further the discriminator is ahead, then trainings that begin from there."""
+    gradients, results = [], {}
+    for saturating in (True, False):
+        keras.utils.set_random_seed(seed)
+        gan = PlaneGAN(0.0, 0.003, saturating)  # the generator does not move yet
+        for ahead in (20, 100, 200, 400, 800):
+            train(gan, points, ahead - int(gan.steps), seed)
+            gradients.append({"ahead": ahead} | measure_gradients(gan, noise))
+        gan.optimizers[0].learning_rate = 0.001
+        train(gan, points, steps, seed)
+        results["log(1 - D)" if saturating else "-log D"] = measure(
+            gan.generator.predict(noise, verbose=0)
+        )
+    table = pd.DataFrame(gradients[:5]).set_index("ahead")
+    table.plot(logy=True, marker="o", grid=True, xlabel="steps that the discriminator is ahead")
+    plt.savefig(run_dir / "gradients.png")
+    print(table, results, sep="\n")
+    return {"gradients": gradients[:5], "from_there": results}
 
 
 def main():
-    args = parse_arguments()
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--steps", type=int, default=4000, help="of a training; default: 4000")
+    parser.add_argument("--seed", type=int, default=1, help="default: 1")
+    parser.add_argument("--run-dir", type=Path, default="runs/how_gans_fail", help="a new folder")
+    args = parser.parse_args()
     try:
         if keras.backend.backend() != "tensorflow":
-            raise ValueError("this script needs the TensorFlow backend: unset KERAS_BACKEND")
-        data = load_data(args.data)
-        missing = [key for key in ("train_y", "test_X", "test_y") if key not in data]
-        if missing:
-            raise ValueError(f"the images have no {', '.join(missing)}: nothing to judge by")
-        args.run_dir.mkdir(parents=True, exist_ok=True)
-        classifier, accuracy = load_classifier(data, args.run_dir / "classifier.keras", 3)
+            raise ValueError("needs the TensorFlow backend: unset KERAS_BACKEND")
+        args.run_dir.mkdir(parents=True)
     except (OSError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    judge = Judge(classifier, scale(data["test_X"][: 2 * SAMPLES]))
-    results = {}
-    for name, rates in TRAININGS.items():
-        print(f"{name}: learning rates {rates[0]} (generator) and {rates[1]} (discriminator)")
-        generator, d_accuracy = train(data["train_X"], rates, args.steps, args.seed)
-        images = generate_images(generator, SAMPLES, args.seed)
-        make_grid(images[:25]).save(args.run_dir / f"{name}.png")
-        measures = judge.measure(images)
-        results[name] = {
-            "verdict": judge_training(measures, d_accuracy),
-            "discriminator_accuracy": d_accuracy,
-            **measures,
-        }
-    table = pd.DataFrame(results).T[
-        [
-            "verdict",
-            "discriminator_accuracy",
-            "classes",
-            "entropy",
-            "mean_top_probability",
-            "frechet",
-        ]
-    ]
-    print(table.to_string(float_format="{:.3f}".format))
-    plot_classes(results, args.run_dir / "classes.png")
-    metrics = {
-        "script": "chapter13/how_gans_fail.py",
-        "data": Path(args.data).name if args.data else "MNIST",
-        "seed": args.seed,
-        "steps": args.steps,
-        "classifier_accuracy": accuracy,
-        "frechet_floor": judge.floor,
-        "trainings": results,
-    }
-    (args.run_dir / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
-    print(f"Grids, classes.png and metrics are in {args.run_dir}")
+        sys.exit(f"error: {args.run_dir}: {error}")
+    points = load_data()
+    noise = np.random.default_rng(0).normal(size=(1000, 100)).astype("float32")
+    usual = (points, noise, args.steps, args.seed, args.run_dir)
+    metrics = {"script": "how_gans_fail", "seed": args.seed, "steps": args.steps}
+    metrics |= {"rates": show_rates(*usual), "losses": show_losses(*usual)}
+    (args.run_dir / "metrics.json").write_text(json.dumps(metrics, indent=2))
+    print(f"Figures and pictures are in {args.run_dir}")
 
 
 if __name__ == "__main__":

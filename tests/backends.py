@@ -96,9 +96,10 @@ chapter12/dqn_breakout.py --nb-steps 300 --memory-limit 300
 chapter12/dqn_breakout_test.py --episodes 1 --max-episode-steps 200
 chapter13/gan_mnist.py --data sample --epochs 1
 chapter13/gan_cifar10.py --data sample --epochs 1
-chapter13/generate.py --run-dir runs/chapter13/gan_mnist_sample
-chapter13/evaluate_gan.py --run-dir runs/chapter13/gan_mnist_sample --classifier-epochs 1
-chapter13/how_gans_fail.py --data sample --steps 20
+chapter13/gan_mnist_conditional.py --data sample --epochs 1
+chapter13/generate.py --run-dir runs/gan_mnist_sample
+chapter13/evaluate_gan.py --data sample --run-dir runs/gan_mnist_sample --classifier-epochs 1
+chapter13/how_gans_fail.py --steps 20
 """
 
 NOTE = """\

@@ -1,6 +1,6 @@
 """What every trainer does, once, for all of them: by its command line, on small data of its kind.
 
-A row of TRAINERS is held to all of it. PENDING names the trainers that are not yet in this shape.
+A row of TRAINERS is held to all of it; searches, agents and GANs to what fits them.
 """
 
 import ast
@@ -75,15 +75,18 @@ AGENTS = {
     "chapter12/dqn_cartpole.py": [],
     "chapter12/dqn_lunar_lander.py": [],
 }
-PENDING = {
-    "chapter13/gan_cifar10.py",
-    "chapter13/gan_mnist.py",
+# Two networks, no best epoch. script: its kind of data, lines at most
+GANS = {
+    "chapter13/gan_mnist.py": (DIGITS, 305),
+    "chapter13/gan_cifar10.py": (IMAGES, 300),
+    "chapter13/gan_mnist_conditional.py": (DIGITS, 150),
 }
 # Modules that the book itself splits off: copied along with the script that imports them.
 MODULES = {
     "chapter04/dnn_eeg.py": ["roc_callback"],
     "chapter06/hyperband_mnist.py": ["hyperband"],
     "chapter08/inceptionv3_dogs_cats.py": ["data_setup"],
+    "chapter13/gan_mnist_conditional.py": ["gan_mnist"],
 } | dict.fromkeys(AGENTS, ["rl"])
 # Files of the chapters that call fit and are no trainers: lessons and comparisons.
 NO_TRAINERS = {
@@ -107,6 +110,7 @@ KILL_POINTS = ["best half", "best whole", "line half", "line whole", "last half"
 every_trainer = pytest.mark.parametrize("script", TRAINERS)
 every_search = pytest.mark.parametrize("script", SEARCHES)
 every_agent = pytest.mark.parametrize("script", AGENTS)
+every_gan = pytest.mark.parametrize("script", GANS)
 
 
 def write_data(path, seed=0, classes=3):
@@ -292,7 +296,7 @@ def test_every_trainer_is_held_to_this():
         for path in ROOT.glob("chapter*/*.py")
         if ".fit(" in path.read_text() and "argparse" in path.read_text()
     }
-    known = {*TRAINERS, *SEARCHES, *AGENTS, *PENDING, *NO_TRAINERS}
+    known = {*TRAINERS, *SEARCHES, *AGENTS, *GANS, *NO_TRAINERS}
     assert scripts <= known, "give each a row of TRAINERS"
     assert all((ROOT / script).exists() for script in known)
 
@@ -315,7 +319,7 @@ def test_short_and_its_network_near_the_top(script):
     assert vocabulary <= set(functions)
 
 
-@pytest.mark.parametrize("script", [*TRAINERS, *SEARCHES, *AGENTS])
+@pytest.mark.parametrize("script", [*TRAINERS, *SEARCHES, *AGENTS, *GANS])
 def test_imports_nothing_of_the_project(script):
     """Copied alone it must run: the standard library and packages of requirements.txt only."""
     names = {"tensorflow", "keras", "numpy", "matplotlib", "sklearn", "pandas", "scipy"}
@@ -333,7 +337,7 @@ def test_import_has_no_side_effect(tmp_path):
     code = f"""
 import importlib.util, os, pathlib, random, socket, sys
 import gymnasium.wrappers, keras, matplotlib, numpy
-for script in {[*TRAINERS, *SEARCHES, *AGENTS]!r}:
+for script in {[*TRAINERS, *SEARCHES, *AGENTS, *GANS]!r}:
     before = dict(os.environ), random.getstate(), numpy.random.get_state()[1].tolist()
     path = pathlib.Path({str(ROOT)!r}, script)
     sys.path.insert(0, str(path.parent))  # as if it were run
@@ -984,3 +988,169 @@ def test_agent_refuses_bad_input_in_one_line(script, tmp_path):
     messages = refuse(script, lists, tmp_path)
     assert len(set(messages)) > 8
     assert not (tmp_path / "runs").exists() and contents(tmp_path) == before
+
+
+# GANs ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def finished_gan(script, data_dir, tmp_path_factory):
+    """The folder of a finished training of two epochs by a copy of the script; do not touch."""
+    if script not in _runs:
+        folder = tmp_path_factory.mktemp("gan")
+        kind = GANS[script][0]
+        modules = [f"{Path(script).parent}/{name}.py" for name in MODULES.get(script, [])]
+        for file in (ROOT / script, *(ROOT / module for module in modules), data_dir / kind):
+            shutil.copy(file, folder)
+        arguments = ["--data", kind, "--epochs", 2, "--ema", 0.9]
+        result = run_python(folder / Path(script).name, *arguments, cwd=folder)
+        assert result.returncode == 0, result.stdout + result.stderr
+        _runs[script] = folder / "runs" / f"{Path(script).stem}_{Path(kind).stem}"
+    return _runs[script]
+
+
+def gan_command(script, data_dir, run_dir, *options):
+    usual = ["--data", data_dir / GANS[script][0], "--run-dir", run_dir, "--epochs", 2]
+    return [script, *usual, "--ema", 0.9, *options]
+
+
+@every_gan
+def test_gan_is_short_and_its_networks_near_the_top(script):
+    text = (ROOT / script).read_text()
+    functions = {
+        node.name: node for node in ast.parse(text).body if isinstance(node, ast.FunctionDef)
+    }
+    assert text.count("\n") <= GANS[script][1]
+    assert functions["main"].end_lineno - functions["main"].lineno < 40
+    assert functions["build_discriminator"].end_lineno < 110
+    assert {"load_data", "build_generator", "parse_arguments"} <= set(functions)
+
+
+@pytest.mark.slow
+@every_gan
+def test_gan_copied_alone_trains_both_networks(script, finished_gan):
+    """Nothing but its run folder is written."""
+    import keras
+
+    kind = GANS[script][0]
+    beside = {path.name for path in finished_gan.parent.parent.iterdir()}
+    assert beside - {"gan_mnist.py", "__pycache__"} <= {"runs", kind, Path(script).name}
+    assert history_of(finished_gan)["epoch"].tolist() == [0, 1]
+    metrics = json.loads((finished_gan / "metrics.json").read_text())
+    assert metrics["epochs"] == 2 and 0 < metrics["d_accuracy"] < 1
+    with Image.open(finished_gan / "training.gif") as film:
+        assert film.n_frames == len(list((finished_gan / "images").iterdir()))
+    first, last = (
+        keras.models.load_model(finished_gan / name, compile=False)
+        for name in ("moments/000001.keras", "generator.keras")
+    )
+    for old, new in zip(first.weights, last.weights, strict=True):
+        assert not np.array_equal(old, new), new.path
+
+
+@pytest.mark.slow
+@every_gan
+def test_gan_twice_gives_the_same_and_goes_on(script, finished_gan, data_dir, tmp_path):
+    """Finished it only reports; with more epochs it goes on; files of the user stay."""
+    run_dir = tmp_path / "run"
+    for epochs in (1, 2):  # not in one go: the second epoch has other random numbers
+        result = run_python(*gan_command(script, data_dir, run_dir, "--epochs", epochs))
+        assert result.returncode == 0, result.stdout + result.stderr
+    history, unbroken = history_of(run_dir), history_of(finished_gan)
+    pd.testing.assert_frame_equal(history[:1], unbroken[:1])
+    assert history["epoch"].tolist() == [0, 1]
+    assert history["d_loss"][1] == pytest.approx(unbroken["d_loss"][1], rel=0.3)
+    (run_dir / "notes.txt").write_text("mine")
+    (run_dir / "metrics.json").unlink()
+    before = contents(run_dir)
+    result = run_python(*gan_command(script, data_dir, run_dir))
+    assert result.returncode == 0 and "Epoch 3" not in result.stdout
+    kept = ("notes.txt", "last.keras", "history.csv", "images/000001.png")
+    assert all(contents(run_dir)[name] == before[name] for name in kept)
+    assert json.loads((run_dir / "metrics.json").read_text())["epochs"] == 2
+
+
+@pytest.mark.slow
+@every_gan
+def test_gan_killed_goes_on(script, data_dir, tmp_path):
+    """kill -9 twice at no chosen moment: no gap, no repeat."""
+    run_dir = tmp_path / "run"
+    last = run_dir / "last.keras"
+    for _ in range(2):
+        before = last.stat().st_mtime_ns if last.exists() else 0
+        process = start_python(*gan_command(script, data_dir, run_dir, "--epochs", 400))
+        deadline = time.monotonic() + 300
+        while time.monotonic() < deadline and process.poll() is None:
+            if last.exists() and last.stat().st_mtime_ns != before:
+                break
+            time.sleep(0.01)
+        time.sleep(0.05 * os.getpid() % 0.5)
+        process.send_signal(signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
+    epochs = len((run_dir / "history.csv").read_text().splitlines())
+    result = run_python(*gan_command(script, data_dir, run_dir, "--epochs", epochs))
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert history_of(run_dir)["epoch"].tolist() == list(range(epochs))
+
+
+@pytest.mark.slow
+@every_gan
+def test_gan_refuses_other_settings_and_damaged_runs(script, finished_gan, data_dir, tmp_path):
+    """A line, and nothing has changed."""
+    kind = GANS[script][0]
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "generator.keras").write_text("my own")
+    other = write_data(tmp_path / kind, seed=1)
+    usual = gan_command(script, data_dir, finished_gan)[1:]
+    for name in ("last.keras", "history.csv", "settings.json"):
+        shutil.copytree(finished_gan, tmp_path / name)
+        (tmp_path / name / name).write_text("no such thing\n")
+    shutil.copytree(finished_gan, tmp_path / "other network")
+    shutil.copy(finished_gan / "generator.keras", tmp_path / "other network" / "last.keras")
+    before = contents(finished_gan), contents(tmp_path)
+    messages = refuse(
+        script,
+        [
+            *[[*usual, "--seed", 2], [*usual, "--batch-size", 16], [*usual, "--ema", 0.99]],
+            *[[*usual, "--data", other], [*usual, "--run-dir", tmp_path / "mine"]],
+            *[[*usual, "--run-dir", tmp_path / name] for name in ("last.keras", "history.csv")],
+            *[
+                [*usual, "--run-dir", tmp_path / name]
+                for name in ("settings.json", "other network")
+            ],
+        ],
+        tmp_path,
+    )
+    assert all("--run-dir" in message for message in messages[:5])
+    assert (contents(finished_gan), contents(tmp_path)) == before
+
+
+@every_gan
+def test_gan_refuses_bad_input_in_one_line(script, tmp_path):
+    """Bad files, folders and numbers; nothing is left behind."""
+    kind = GANS[script][0]
+    (tmp_path / "data").mkdir()
+    needs_labels = "conditional" in script
+    names = {"sizes.npz", "missing.npz", "labels.npz"}
+    bad = [file for file in write_bad_files(tmp_path / "data", kind) if file.name not in names]
+    good = ["--data", tmp_path / "data" / kind]
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "a.jpg").write_bytes(b"no photograph")
+    (tmp_path / "file").write_text("no folder")
+    np.savez(tmp_path / "17.npz", x_train=np.zeros((99, 17, 17), "uint8"), y_train=np.zeros(99))
+    if needs_labels:
+        bad.append(tmp_path / "data" / "missing.npz")
+    messages = refuse(
+        script,
+        [
+            *[["--data", file] for file in bad],
+            *[["--data", tmp_path / name] for name in ("nowhere.npz", "folder", "17.npz", "data")],
+            *[[*good, "--seed", seed] for seed in ("-1", 2**40, "one")],
+            *[[*good, "--epochs", "0"], [*good, "--batch-size", "1"], [*good, "--ema", "1"]],
+            *[[*good, "--batch-size", "500"]],
+            *[[*good, "--run-dir", tmp_path / name] for name in ("file", "file/below")],
+        ],
+        tmp_path,
+    )
+    assert len(set(messages)) > 8
+    assert not (tmp_path / "runs").exists()
