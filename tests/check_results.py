@@ -91,12 +91,15 @@ ROWS = [
      ("last value", "baselines.last_value_rmse", 3), "--scale std"),
     (10, "20 newsgroups, averaged word vectors", "described", seeds("average_newsgroups"),
      ("test accuracy", MEASURED, 3), ("TF-IDF + logistic regression", TFIDF, 3), "newsgroups"),
-    (13, "MNIST, generated digits, mean top probability (earlier version)", "the eye", ["gan_mnist_evaluation"],
+    (13, "MNIST, generated digits, mean top probability (earlier version)",
+     "the eye", ["gan_mnist_evaluation"],
      ("at the end", "last.mean_top_probability", 3),
      ("real images", "real.mean_top_probability", 3), ""),
-    (13, "the same, Fréchet distance (earlier version)", "the eye", ["gan_mnist_evaluation"],
+    (13, "the same, Fréchet distance (earlier version)",
+     "the eye", ["gan_mnist_evaluation"],
      ("at the end", "last.frechet", 1), ("real against real", "frechet_floor", 1), ""),
-    (13, "CIFAR-10, one epoch, Fréchet distance (earlier version)", "the eye", ["gan_cifar10_evaluation"],
+    (13, "CIFAR-10, one epoch, Fréchet distance (earlier version)",
+     "the eye", ["gan_cifar10_evaluation"],
      ("at the end", "last.frechet", 1), ("real against real", "frechet_floor", 1), "--epochs 1"),
 ]  # fmt: skip
 
