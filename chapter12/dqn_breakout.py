@@ -145,6 +145,7 @@ def main():
     log = pd.DataFrame(json.loads((run_dir / "log.json").read_text()), columns=names, dtype=float)
     plt.plot(log["nb_steps"], log["episode_reward"], alpha=0.3)
     plt.plot(log["nb_steps"], log["episode_reward"].rolling(20, min_periods=1).mean())
+    plt.gca().set(xlabel="step", ylabel="reward of an episode; mean of 20")
     plt.savefig(run_dir / "rewards.png")
     metrics = settings | {"steps": max(step, args.nb_steps), "episodes": len(log)}
     metrics |= {"seconds": log["duration"].sum(), "mean_q": log["mean_q"][-100:].mean()}
