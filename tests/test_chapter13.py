@@ -335,7 +335,7 @@ def test_generate_writes_grids_and_walks(chapter, run_script, tiny, tmp_path):
         with Image.open(run_dir / name) as picture:
             assert getattr(picture, "n_frames", 1) == frames
     for text in (None, b"PK no model"):
-        (run_dir / "generator.keras").unlink()
+        (run_dir / "generator.keras").unlink(missing_ok=True)
         if text:
             (run_dir / "generator.keras").write_bytes(text)
         result = run_script("chapter13/generate.py", "--run-dir", run_dir)
