@@ -17,6 +17,7 @@ import re
 import sys
 import unicodedata
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 import keras
@@ -69,10 +70,13 @@ def decode_sequence(input_seq, data, encoder_model, decoder_model):
     states = keras.tree.flatten(encoder_model.predict_on_batch(input_seq))
     texts = np.full((len(input_seq), 1), start)
     longest = 2 * input_seq.shape[1] + 50  # one that never ends is cut off
+    step = decoder_model.predict_on_batch
+    if len(decoder_model.outputs) == 1:  # each length of what it reads would be compiled anew
+        step = partial(decoder_model, training=False)
     while texts.shape[1] < longest and not (texts == end).any(axis=1).all():
         last = texts[:, -1:] if len(decoder_model.outputs) > 1 else texts
-        outputs = keras.tree.flatten(decoder_model.predict_on_batch([last, *states]))
-        probabilities, *new_states = outputs
+        outputs = keras.tree.flatten(step([last, *states]))
+        probabilities, *new_states = map(keras.ops.convert_to_numpy, outputs)
         states[: len(new_states)] = new_states
         texts = np.column_stack([texts, probabilities[:, -1].argmax(axis=-1)])
     index = data["reverse_target_token_index"]
