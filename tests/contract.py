@@ -101,6 +101,7 @@ NO_TRAINERS = {
     "chapter10/average_texts.py",
     "chapter10/vectorize_text.py",
     "chapter10/word2vec_imdb.py",
+    "chapter11/infer_char_seq2seq.py",
     "chapter13/evaluate_gan.py",
     "chapter13/how_gans_fail.py",
 }
