@@ -91,6 +91,33 @@ def test_each_loss_has_gradients_for_its_own_network_alone(gan, loss):
     assert all(gradient is None or not np.any(gradient) for gradient in others)
 
 
+@pytest.mark.parametrize("script", ["gan_mnist", "gan_cifar10"])
+def test_losses_by_hand(chapter, script):
+    """-log D for real and stack, -log(1 - D) for made ones; soft labels are 0.3 away at most."""
+    probabilities = [np.full((4, 1), p, "float32") for p in (0.8, 0.4, 0.3)]
+    networks = [keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)]) for _ in range(2)]
+    expected = -(np.log(0.8) + np.log(0.6)) / 2
+    for soft, error in ((False, 0), (True, 0.15 * np.log(0.8 / 0.2 * 0.6 / 0.4))):
+        gan = getattr(chapter, script).GAN(*networks, soft_labels=soft)
+        loss = float(gan.compute_loss(None, None, probabilities))
+        d_loss, g_loss, accuracy = (
+            float(x.result()) for x in (gan.d_loss, gan.g_loss, gan.d_accuracy)
+        )
+        assert g_loss == pytest.approx(-np.log(0.3), abs=1e-5) and accuracy == 1
+        assert loss == pytest.approx(d_loss + g_loss, abs=1e-5)
+        assert expected - 1e-5 <= d_loss <= expected + error + 1e-5
+        assert not soft or d_loss > expected + 1e-3
+
+
+def test_saturating_loss_by_hand(chapter):
+    """log(1 - D) of the made images in the place of -log D."""
+    probabilities = [np.full((4, 1), p, "float32") for p in (0.8, 0.4, 0.3)]
+    gan = chapter.how_gans_fail.PlaneGAN(0.001, 0.001, saturating=True)
+    expected = -(np.log(0.8) + np.log(0.6)) / 2 + np.log(0.7)
+    loss = float(gan.compute_loss(None, None, probabilities))
+    assert loss == pytest.approx(expected, abs=1e-5)
+
+
 def test_the_stack_leaves_the_discriminators_statistics_alone(gan, monkeypatch):
     """What moves them is the real images' call and the made images' one."""
     calls = []
@@ -219,7 +246,8 @@ def test_own_images_of_any_size(chapter, tmp_path):
     colours = {tuple(int(v) for v in image[16, 16]) for image in X}
     assert colours == {(100, 100, 100), (77, 77, 77), (0, 0, 255), (200, 100, 0)}
     assert not (X[2] == 255).all(axis=2).any()  # the white sides are cut off
-    assert chapter.gan_mnist.load_data(tmp_path)["train_X"].shape == (4, 28, 28, 1)
+    X = chapter.gan_mnist.load_data(tmp_path)["train_X"]
+    assert X.shape == (4, 28, 28, 1) and X[2].max() < 100
 
 
 @pytest.mark.parametrize("run_dir", ["faces", "faces/images"])
