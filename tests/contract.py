@@ -784,8 +784,12 @@ def test_search_interrupted_and_killed_goes_on(script, finished_search, data_dir
             if log.exists() and log.read_text().count("\n") >= lines:
                 break
             time.sleep(0.02)
-        time.sleep(0.3)  # into the next training; between two, Python may lose it in its gc
-        process.send_signal(number)
+        while process.poll() is None:  # Python loses a Ctrl-C that comes in its gc
+            seen = log.read_text()
+            time.sleep(0.3)  # into the next training
+            process.send_signal(number)
+            while process.poll() is None and log.read_text() == seen:
+                time.sleep(0.02)
         errors = process.communicate()[1]
         if number == signal.SIGINT:
             assert process.returncode == 1 and "Traceback" not in errors
