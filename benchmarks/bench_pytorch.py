@@ -125,7 +125,7 @@ def prepare_torch(name, channels_last=False):
         for rows in order.split(batch_size):
             inputs, targets = X[rows], y[rows]
             if name != "lstm":
-                inputs = inputs.float() / 255
+                inputs = inputs.float().contiguous(memory_format=memory_format) / 255
             optimizer.zero_grad()
             outputs = model(inputs)
             loss = loss_function(outputs, targets)
