@@ -132,9 +132,8 @@ def report(model, data, run_dir):
     scores = {}
     for part in ("train", "val", "test"):
         X, y = data[f"{part}_X"], data[f"{part}_y"]
-        score = model.evaluate(X, y, batch_size=500, verbose=0, return_dict=True)
+        score = scores[part] = model.evaluate(X, y, batch_size=500, verbose=0, return_dict=True)
         print(f"{part:>5} accuracy {score['accuracy']:.4f}, log loss {score['loss']:.4f}")
-        scores[part] = score
     y_softmax = model.predict(X, batch_size=500, verbose=0)
     y_hat, sureness = y_softmax.argmax(axis=-1), y_softmax.max(axis=-1)
     names, right = data["class_names"], y_hat == y
@@ -157,7 +156,6 @@ def report(model, data, run_dir):
         ax.set_title(title, parse_math=False)
         ax.axis("off")
     fig.savefig(run_dir / "mistakes.png")
-    plt.close("all")
     return scores
 
 
@@ -186,8 +184,8 @@ def main():
         data = load_data(args.data)
         train_X, train_y, names = data["train_X"], data["train_y"], data["class_names"]
         settings = {"script": "mlp_mnist", "class_names": names, "seed": args.seed}
-        checksum = zlib.crc32(train_X.tobytes() + train_y.tobytes())
-        settings |= {"batch_size": args.batch_size, "data": checksum}
+        settings |= {"batch_size": args.batch_size}
+        settings["data"] = zlib.crc32(train_X.tobytes() + train_y.tobytes())
         if args.evaluate:
             if json.loads((args.run_dir / "settings.json").read_text())["class_names"] != names:
                 raise ValueError(f"{args.run_dir} was trained on other classes")
@@ -195,8 +193,8 @@ def main():
         model, done = open_run(args.run_dir, settings, train_X, train_y)
         model = model or build_network(train_X.shape[1], len(names))
         # Was it stopped early? (In a run that goes on, Keras counts its patience from 0 again.)
-        losses = pd.read_csv(args.run_dir / "history.csv")["val_loss"] if done else [0]
-        stopped = len(losses) - 1 - np.argmin(np.array(losses)) >= args.patience
+        losses = pd.read_csv(args.run_dir / "history.csv")["val_loss"] if done else None
+        stopped = done and done - 1 - losses.argmin() >= args.patience
     except Exception as error:  # NumPy, zlib, h5py and Keras raise a dozen kinds
         sys.exit(f"error: {args.data or 'MNIST'}: {' '.join(str(error).split())}")
     model.summary()

@@ -137,9 +137,8 @@ def report(model, data):
     scores = {}
     for part in ("train", "val", "test"):
         X, y = data[f"{part}_X"], data[f"{part}_y"]
-        score = model.evaluate(X, y, batch_size=500, verbose=0, return_dict=True)
+        score = scores[part] = model.evaluate(X, y, batch_size=500, verbose=0, return_dict=True)
         print(f"{part:>5} accuracy {score['accuracy']:.4f}, log loss {score['loss']:.4f}")
-        scores[part] = score
     y_softmax = model.predict(X, batch_size=500, verbose=0)
     right, sureness = y_softmax.argmax(axis=-1) == y, y_softmax.max(axis=-1)
     more = pd.Series((fit_baseline(data) == y) * 1.0 - right)

@@ -65,9 +65,8 @@ def build_network(input_features=784, num_classes=10, l2=0.01, weight_decay=None
     """The network of mlp_mnist.py, compiled, its weights kept small in one of two ways.
 
     `l2`: the loss grows by l2 times the hidden layers' squared weights (the book's lambda / 2n).
-    `weight_decay`: AdamW shrinks every weight by learning rate * weight_decay in each step. Adam
-    rescales the penalty's gradient, like all of the gradient, so that weights whose gradients are
-    large shrink less; AdamW's decay is apart from the gradient (Loshchilov and Hutter, 2019).
+    `weight_decay`: AdamW shrinks every weight by learning rate * weight_decay in each step, apart
+    from the gradient, which Adam rescales (Loshchilov and Hutter, 2019).
     """
     penalty = keras.regularizers.L2(l2) if l2 else None
     inputs = keras.Input(shape=(input_features,), name="input")
@@ -138,9 +137,8 @@ def report(model, data):
     scores = {}
     for part in ("train", "val", "test"):
         X, y = data[f"{part}_X"], data[f"{part}_y"]
-        score = model.evaluate(X, y, batch_size=500, verbose=0, return_dict=True)
+        score = scores[part] = model.evaluate(X, y, batch_size=500, verbose=0, return_dict=True)
         print(f"{part:>5} accuracy {score['accuracy']:.4f}, log loss {score['cross_entropy']:.4f}")
-        scores[part] = score
     y_softmax = model.predict(X, batch_size=500, verbose=0)
     right, sureness = y_softmax.argmax(axis=-1) == y, y_softmax.max(axis=-1)
     more = pd.Series((fit_baseline(data) == y) * 1.0 - right)

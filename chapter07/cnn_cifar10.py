@@ -7,8 +7,7 @@ Book: chapter 7, "Training a convolutional neural network in Keras".
     python chapter07/cnn_cifar10.py --data my.npz     # yours: photos_to_npz.py makes it
 
 What to expect: test accuracy 0.715 ± 0.006 (three seeds, JPEG copies of the images; a linear model:
-0.40), overfitting from the fifth epoch on, as in the book; 35 seconds an epoch on two CPU cores. On
-the sample 0.79 after 12 epochs, in a minute.
+0.40), overfitting from the fifth epoch on, as in the book; 35 seconds an epoch on two CPU cores.
 """
 
 import argparse
@@ -30,8 +29,7 @@ from sklearn.metrics import ConfusionMatrixDisplay, confusion_matrix
 from sklearn.model_selection import train_test_split
 
 SAMPLE = Path(__file__).resolve().parent.parent / "data" / "samples" / "cifar10.npz"
-CIFAR10 = ["airplane", "automobile", "bird", "cat", "deer"]  # in the order of their labels
-CIFAR10 += ["dog", "frog", "horse", "ship", "truck"]
+CIFAR10 = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 
 
 def load_data(source=None):
@@ -50,10 +48,9 @@ def load_data(source=None):
             train_X, train_y = file["x_train"], file["y_train"]
             test_X, test_y = file["x_test"], file["y_test"]
             class_names = [str(name) for name in file.get("class_names", class_names)]
-    if train_X.ndim != 4 or train_X.shape[1:] != test_X.shape[1:] or len(train_X) != len(train_y):
-        raise ValueError("images must be (n, height, width, channels), of one size, a label each")
-    if not train_X.dtype == test_X.dtype == np.uint8:
-        raise ValueError("images must be uint8, 0-255")
+    for X, y in ((train_X, train_y), (test_X, test_y)):
+        if X.dtype != np.uint8 or X.ndim != 4 or X.shape != (y.size, *train_X.shape[1:]):
+            raise ValueError(f"not uint8 (n, h, w, channels), a label each: {X.dtype} {X.shape}")
     train_y, test_y = train_y.ravel().astype("int64"), test_y.ravel().astype("int64")
     if set(train_y) != set(range(len(class_names))) or not set(test_y) <= set(train_y):
         raise ValueError(f"labels are not 0 to {len(class_names) - 1}, one for each of class_names")
