@@ -56,7 +56,7 @@ def share_rows(data, batch_size, seed):
 
 
 class OnThisHost(keras.callbacks.CallbackList):
-    """Callbacks that save a model: while Keras distributes variables, all would have to take part."""
+    """Callbacks that save a model: while Keras distributes, all hosts would have to take part."""
 
     def on_epoch_end(self, epoch, logs=None):
         distribution = keras.distribution.distribution()

@@ -2,8 +2,8 @@
 
     python tests/killed.py "last half" SCRIPT ARGUMENTS…
 
-"line", "last" and "best" are the line of history.csv, new.keras and its copy new_model.keras; "half":
-while it is being written, "whole": once it is written (the models: before they are renamed).
+"line", "last" and "best" are the line of history.csv, new.keras and its copy new_model.keras;
+"half": while it is being written, "whole": once it is (the models: before they are renamed).
 """
 
 import os
