@@ -23,7 +23,7 @@ def mlp():
 def trained(tmp_path_factory, slow_training):
     """Both networks after some epochs on all wines: {script: run directory}."""
     runs = {}
-    for script, epochs in ((MLP, 15), (DNN, 8)):
+    for script, epochs in ((MLP, 20), (DNN, 12)):
         runs[script] = tmp_path_factory.mktemp("wine") / "run"
         result = run_python(script, "--epochs", epochs, "--run-dir", runs[script])
         assert result.returncode == 0, result.stdout + result.stderr
@@ -185,7 +185,8 @@ def test_prediction_equals_the_model(trained, run_script, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("cell", "word"), [(None, "pH"), ("sour", "sour"), ("", "not a number"), ("inf", "not a number")]
+    ("cell", "word"),
+    [(None, "pH"), ("sour", "sour"), ("", "not a number"), ("inf", "not a number")],
 )
 def test_prediction_says_what_is_wrong(trained, tmp_path, cell, word):
     wines = pd.read_csv(SAMPLE, sep=";", dtype=str)
