@@ -5,8 +5,8 @@ Book: chapter 5, the figures of TensorBoard after dropout and after L2.
     python chapter05/compare_runs.py runs/mlp_mnist runs/mlp_mnist_dropout
     python chapter05/compare_runs.py runs/cnn_cifar10*        # those of chapter 7 as well
 
-It reads the history.csv of each folder, also of a run that is still training. Runs that differ in
-nothing but their seed are shown as one: their mean ± standard deviation.
+It reads settings.json and history.csv of each folder, also of a run that is still training. Runs
+that differ in nothing but their seed are shown as one: their mean ± standard deviation.
 """
 
 import argparse
