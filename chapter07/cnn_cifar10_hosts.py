@@ -115,7 +115,7 @@ def train_together(args, data, settings):
     model = build_network(1, train_X.shape[1:], len(data["class_names"]))
     copy_to_all(model, last)
     batches, val = share_rows(data, args.batch_size, args.seed + done)
-    callbacks = OnThisHost(create_callbacks(model, args.run_dir) if args.host_index == 0 else [])
+    callbacks = [OnThisHost(create_callbacks(model, args.run_dir))] if args.host_index == 0 else []
     try:
         model.fit(
             batches,
@@ -123,7 +123,7 @@ def train_together(args, data, settings):
             initial_epoch=done,
             validation_data=val,
             validation_batch_size=jax.local_device_count() * 100,
-            callbacks=[callbacks],
+            callbacks=callbacks,
             shuffle=False,  # the rows are, anew in each epoch
             verbose="auto" if args.host_index == 0 else 2,
         )
