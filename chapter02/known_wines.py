@@ -27,8 +27,7 @@ RUN_DIRS = [Path("runs", "mlp_wine"), Path("runs", "dnn_wine")]
 def find_known(data):
     """Which test wines are in the training rows, too, with the same alcohol: bool (n,)."""
     train, test = (np.c_[data[f"{part}_X"], data[f"{part}_y"]] for part in ("train", "test"))
-    known = set(map(tuple, train))
-    return np.array([tuple(wine) in known for wine in test])
+    return (test[:, None] == train).all(axis=2).any(axis=1)
 
 
 def load_run(run_dir, data):
@@ -42,9 +41,7 @@ def load_run(run_dir, data):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", metavar="SOURCE", help='"sample" or a CSV file')
-    parser.add_argument(
-        "--run-dirs", type=Path, nargs="+", default=RUN_DIRS, help="folders of runs"
-    )
+    parser.add_argument("--run-dirs", type=Path, nargs="+", default=RUN_DIRS, help="of networks")
     args = parser.parse_args()
     try:
         data = dnn_wine.load_data(args.data)
@@ -59,8 +56,7 @@ def main():
     print("MAE ± its standard error, in standard deviations of alcohol; more than the trees' by")
     for group, rows in (("all", known | ~known), ("in the training rows", known), ("new", ~known)):
         print(f"{rows.sum()} test wines, {group}:")
-        for name in errors:
-            mae = errors[name][rows]
+        for name, mae in errors[rows].items():
             more = mae - errors["gradient boosting"][rows]
             print(f"{name:>20} {mae.mean():.3f} ± {mae.sem():.3f}", end="")
             print(f"   {more.mean():+.3f} ± {more.sem():.3f}" if name in networks else "")

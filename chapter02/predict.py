@@ -19,14 +19,15 @@ import numpy as np
 import pandas as pd
 
 
-def predict_alcohol(run_dir, wines):
-    """Alcohol in % by volume, (n,), by the network in `run_dir`; `wines`: a DataFrame of n rows."""
+def predict_alcohol(run_dir, path):
+    """The wines in `path` and their alcohol in %, by the network in `run_dir`: a DataFrame."""
     columns = json.loads((run_dir / "settings.json").read_text())["columns"]
-    model = keras.models.load_model(run_dir / "model.keras")
+    wines = pd.read_csv(path, sep=None, engine="python", index_col=False, encoding="utf-8-sig")
     X = wines[columns].to_numpy("float32")
     if not np.isfinite(X).all():
         raise ValueError("a cell is not a number")
-    return model.predict(X, verbose=0)[:, 0]
+    model = keras.models.load_model(run_dir / "model.keras")
+    return wines.assign(**{"predicted alcohol": model.predict(X, verbose=0)[:, 0].round(3)})
 
 
 def main():
@@ -36,17 +37,7 @@ def main():
     parser.add_argument("--output", type=Path, help="write the file with the prediction added")
     args = parser.parse_args()
     try:
-        # As text, so that what is passed through stays as it is.
-        wines = pd.read_csv(
-            args.wines,
-            sep=None,
-            engine="python",
-            index_col=False,
-            encoding="utf-8-sig",
-            dtype=str,
-            keep_default_na=False,
-        )
-        wines["predicted alcohol"] = predict_alcohol(args.run_dir, wines).round(3)
+        wines = predict_alcohol(args.run_dir, args.wines)
         if args.output:
             wines.to_csv(args.output, index=False)
     except Exception as error:  # pandas, zlib, h5py and Keras raise a dozen kinds

@@ -1,4 +1,4 @@
-"""Break the deep network on purpose: all units of a layer start alike. Then find the fault.
+"""Break the deep network on purpose: units that start alike stay alike. Then find the fault.
 
 Book: chapter 3, "Visualizing a broken network". Validation MAE 0.854 standard deviations, the
 median wine; the author's own start falls to 0.217 today (60 epochs, three seeds).
@@ -10,6 +10,8 @@ median wine; the author's own start falls to 0.217 today (60 epochs, three seeds
 
 import argparse
 import json
+import os
+import shutil
 import sys
 import zlib
 from pathlib import Path
@@ -18,21 +20,19 @@ import keras
 import numpy as np
 import pandas as pd
 import tensorflow as tf
-from keras import layers
+from keras import callbacks, layers
 from keras.initializers import Constant
 
-DATA = Path(__file__).resolve().parent.parent / "data"
-SAMPLE = DATA / "samples" / "winequality-white.csv"
+SAMPLE = Path(__file__).resolve().parent.parent / "data" / "samples" / "winequality-white.csv"
 
 
 def load_data(source=None):
     """White wines (Cortez et al., 2009), split at random, always alike, 80 : 10 : 10.
 
     `source` is None for all 4,898, "sample" for 600, or a CSV file of numbers with `alcohol` in it.
-    Returns a dict: train_X, val_X, test_X, float32 (n, 10), as they were measured; train_y, val_y,
-    test_y (n,), their `alcohol`; columns, the other names. The book leaves out `quality`, too.
+    Returns a dict: train_X … test_X, float32 (n, 10), as measured; train_y … test_y (n,); columns.
     """
-    path = {None: DATA / "wine" / SAMPLE.name, "sample": SAMPLE}.get(source, source)
+    path = {None: SAMPLE.parents[1] / "wine" / SAMPLE.name, "sample": SAMPLE}.get(source, source)
     wines = pd.read_csv(path, sep=None, engine="python", index_col=False, encoding="utf-8-sig")
     wines = wines.drop(columns="quality", errors="ignore").astype("float32")
     if len(wines) < 10 or wines.shape[1] < 2 or not (wines.abs() < 1e18).all(axis=None):
@@ -47,10 +47,7 @@ def load_data(source=None):
 
 
 def build_network(train_X, train_y, kernel=0.05, bias=0.0):
-    """The deep network, compiled, all of its weights at `kernel` and `bias`: (n, 10) to (n, 1).
-
-    Units that start equal get equal gradients and stay equal: a layer of 32 is worth one unit.
-    """
+    """The deep network, compiled, all of its weights at `kernel` and `bias`: (n, 10) to (n, 1)."""
     same = {"kernel_initializer": Constant(kernel), "bias_initializer": Constant(bias)}
     inputs = keras.Input(shape=train_X.shape[1:], name="input")
     x = layers.Normalization(mean=train_X.mean(0), variance=train_X.var(0), name="scale")(inputs)
@@ -63,47 +60,42 @@ def build_network(train_X, train_y, kernel=0.05, bias=0.0):
     return model
 
 
-def create_callbacks(run_dir, best=None):
-    """TensorBoard, best model, log, last model; `best`: val_loss so far, when a run goes on."""
-    new = str(run_dir / "new_").replace("{", "{{").replace("}", "}}")  # Keras fills braces in
+def create_callbacks(model, run_dir):
+    """TensorBoard, a log, the last model and the best one: `model`, saved after each epoch."""
 
-    def rename(epoch, logs):  # only what is whole: a kill leaves the files of the epoch before
-        for name in ("model.keras", "last.keras"):
-            if (run_dir / f"new_{name}").exists():
-                (run_dir / f"new_{name}").replace(run_dir / name)
+    def save(epoch, logs):  # renamed when whole: a kill leaves the files of the epoch before
+        new = run_dir / "new.keras"
+        model.save(new)
+        if pd.read_csv(run_dir / "history.csv")["val_loss"].argmin() == epoch:
+            shutil.copy(new, run_dir / "new_model.keras").replace(run_dir / "model.keras")
+        new.replace(run_dir / "last.keras")
 
     return [
         # Weights and biases of each layer after each epoch; 0, as Keras has it, logs none.
-        keras.callbacks.TensorBoard(run_dir / "tb", histogram_freq=1),
-        keras.callbacks.ModelCheckpoint(
-            f"{new}model.keras", save_best_only=True, initial_value_threshold=best
-        ),
-        keras.callbacks.CSVLogger(run_dir / "history.csv", append=best is not None),
-        keras.callbacks.ModelCheckpoint(f"{new}last.keras"),
-        keras.callbacks.LambdaCallback(on_epoch_end=rename),
+        callbacks.TensorBoard(run_dir / "tb", histogram_freq=1),
+        callbacks.CSVLogger(run_dir / "history.csv", append=(run_dir / "last.keras").exists()),
+        callbacks.LambdaCallback(on_epoch_end=save),
     ]
 
 
 def open_run(run_dir, settings, train_X, train_y):
-    """The last model, epochs done and best val_loss of the same run in `run_dir`, if any."""
+    """The last model of the same run in `run_dir` and the epochs done; None and 0 of a new one."""
     run_dir.mkdir(parents=True, exist_ok=True)
-    noted, log = run_dir / "settings.json", run_dir / "history.csv"
+    noted, log, last = (run_dir / name for name in ("settings.json", "history.csv", "last.keras"))
     if not any(run_dir.iterdir()):
         noted.write_text(json.dumps(settings))
     if not noted.exists() or json.loads(noted.read_text()) != settings:
         raise ValueError(f"{run_dir} holds other files or settings; give another --run-dir")
-    (run_dir / "new_model.keras").unlink(missing_ok=True)  # of an epoch that was cut off
-    if not (run_dir / "last.keras").exists():
-        return None, 0, None
+    if not last.exists():
+        return None, 0
     lines = log.read_bytes().splitlines(keepends=True)
-    model = keras.models.load_model(run_dir / "last.keras")
+    model = keras.models.load_model(last)
     model.evaluate(train_X[:1], train_y[:1], verbose=0)  # is it a network for rows like these?
     done = int(model.optimizer.iterations) // -(-len(train_y) // settings["batch_size"])
     if len(lines) <= done:
         raise ValueError(f"{log} has not all of the {done} epochs of last.keras")
-    (run_dir / "new.csv").write_bytes(b"".join(lines[: done + 1]))  # no epoch that was cut off
-    (run_dir / "new.csv").replace(log)
-    return model, done, pd.read_csv(log)["val_loss"].min()
+    os.truncate(log, len(b"".join(lines[: done + 1])))  # no epoch that was cut off
+    return model, done
 
 
 def fit_baseline(data):
@@ -153,9 +145,8 @@ def main():
             if json.loads((args.run_dir / "settings.json").read_text())["columns"] != columns:
                 raise ValueError(f"{args.run_dir} was trained on other columns")
             return report(keras.models.load_model(args.run_dir / "model.keras"), data)
-        model, done, score = open_run(args.run_dir, settings, train_X, train_y)
+        model, done = open_run(args.run_dir, settings, train_X, train_y)
         model = model or build_network(train_X, train_y, *args.start)
-        model.make_train_function()  # what a backend refuses, it says here
     except Exception as error:  # pandas, zlib, h5py and Keras raise a dozen kinds
         sys.exit(f"error: {args.data or 'wine'}: {' '.join(str(error).split())}")
     rows = tf.data.Dataset.from_tensor_slices((train_X, train_y))
@@ -164,7 +155,7 @@ def main():
         epochs=args.epochs,
         initial_epoch=done,
         validation_data=(data["val_X"], data["val_y"]),
-        callbacks=create_callbacks(args.run_dir, score),
+        callbacks=create_callbacks(model, args.run_dir),
         shuffle=False,  # the rows are, anew in each epoch
     )
     history = pd.read_csv(args.run_dir / "history.csv")

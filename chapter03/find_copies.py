@@ -19,17 +19,16 @@ import numpy as np
 def unit_spread(model):
     """How far the units of each layer differ: {layer name: (units, spread, random start)}.
 
-    The last axis of a kernel counts the units. Their spread is the standard deviation of a weight
-    from unit to unit, averaged; it is 0 for copies. The random start is Keras's, after Glorot: in a
-    Dense layer the square root of 2 / (inputs + units).
+    The spread is the standard deviation of a weight from unit to unit, averaged, 0 for copies. The
+    random start is that of Keras, after Glorot: the square root of 2 / (inputs + units).
     """
     spread = {}
     for layer in model.layers:
-        kernel = np.asarray(getattr(layer, "kernel", [[0]]))  # Dense, Conv2D and the like
-        if kernel.shape[-1] > 1:
-            inputs, units = kernel[..., 0].size, kernel.shape[-1]
-            start = np.sqrt(2 / (inputs + units * np.prod(kernel.shape[:-2])))
-            spread[layer.name] = units, float(kernel.std(axis=-1).mean()), float(start)
+        kernel = np.asarray(getattr(layer, "kernel", [[0]]))  # (…, inputs, units): Dense, Conv2D
+        *size, inputs, units = kernel.shape
+        if units > 1:
+            start = np.sqrt(2 / ((inputs + units) * np.prod(size)))
+            spread[layer.name] = units, kernel.std(axis=-1).mean(), start
     return spread
 
 

@@ -14,6 +14,8 @@ What to expect: the book's strength, 0.01, is too strong: less accurate than no 
 
 import argparse
 import json
+import os
+import shutil
 import sys
 import zlib
 from pathlib import Path
@@ -34,7 +36,6 @@ def load_data(source=None):
 
     `source` is None for MNIST (LeCun, Cortes and Burges), "sample", or an .npz file with Keras's
     keys x_train, y_train, x_test, y_test and, where the classes have names, class_names.
-
     Returns a dict: train_X, val_X, test_X, uint8 (n, height * width); train_y, val_y, test_y,
     int64 (n,), 0 to classes-1; class_names.
     """
@@ -64,9 +65,8 @@ def build_network(input_features=784, num_classes=10, l2=0.01, weight_decay=None
     """The network of mlp_mnist.py, compiled, its weights kept small in one of two ways.
 
     `l2`: the loss grows by l2 times the hidden layers' squared weights (the book's lambda / 2n).
-    `weight_decay`: AdamW shrinks every weight by learning rate * weight_decay in each step. Adam
-    rescales the penalty's gradient, like all of the gradient, so that weights whose gradients are
-    large shrink less; AdamW's decay is apart from the gradient (Loshchilov and Hutter, 2019).
+    `weight_decay`: AdamW shrinks every weight by learning rate * weight_decay in each step, apart
+    from the gradient, which Adam rescales (Loshchilov and Hutter, 2019).
     """
     penalty = keras.regularizers.L2(l2) if l2 else None
     inputs = keras.Input(shape=(input_features,), name="input")
@@ -89,46 +89,41 @@ def build_network(input_features=784, num_classes=10, l2=0.01, weight_decay=None
     return model
 
 
-def create_callbacks(run_dir, best=None):
-    """TensorBoard, best model, log, last model; `best`: val_accuracy so far, when a run goes on."""
-    new = str(run_dir / "new_").replace("{", "{{").replace("}", "}}")  # Keras fills braces in
+def create_callbacks(model, run_dir):
+    """TensorBoard, a log, the last model and the best one: `model`, saved after each epoch."""
 
-    def rename(epoch, logs):  # only what is whole: a kill leaves the files of the epoch before
-        for name in ("model.keras", "last.keras"):
-            if (run_dir / f"new_{name}").exists():
-                (run_dir / f"new_{name}").replace(run_dir / name)
+    def save(epoch, logs):  # renamed when whole: a kill leaves the files of the epoch before
+        new = run_dir / "new.keras"
+        model.save(new)
+        if pd.read_csv(run_dir / "history.csv")["val_accuracy"].argmax() == epoch:
+            shutil.copy(new, run_dir / "new_model.keras").replace(run_dir / "model.keras")
+        new.replace(run_dir / "last.keras")
 
     return [
         callbacks.TensorBoard(run_dir / "tb"),
-        callbacks.ModelCheckpoint(
-            f"{new}model.keras", "val_accuracy", save_best_only=True, initial_value_threshold=best
-        ),
-        callbacks.CSVLogger(run_dir / "history.csv", append=best is not None),
-        callbacks.ModelCheckpoint(f"{new}last.keras"),
-        callbacks.LambdaCallback(on_epoch_end=rename),
+        callbacks.CSVLogger(run_dir / "history.csv", append=(run_dir / "last.keras").exists()),
+        callbacks.LambdaCallback(on_epoch_end=save),
     ]
 
 
 def open_run(run_dir, settings, train_X, train_y):
-    """The last model, epochs done and best val_accuracy of the same run in `run_dir`, if any."""
+    """The last model of the same run in `run_dir` and the epochs done; None and 0 of a new one."""
     run_dir.mkdir(parents=True, exist_ok=True)
-    noted, log = run_dir / "settings.json", run_dir / "history.csv"
+    noted, log, last = (run_dir / name for name in ("settings.json", "history.csv", "last.keras"))
     if not any(run_dir.iterdir()):
         noted.write_text(json.dumps(settings))
     if not noted.exists() or json.loads(noted.read_text()) != settings:
         raise ValueError(f"{run_dir} holds other files or settings; give another --run-dir")
-    (run_dir / "new_model.keras").unlink(missing_ok=True)  # of an epoch that was cut off
-    if not (run_dir / "last.keras").exists():
-        return None, 0, None
+    if not last.exists():
+        return None, 0
     lines = log.read_bytes().splitlines(keepends=True)
-    model = keras.models.load_model(run_dir / "last.keras")
+    model = keras.models.load_model(last)
     model.evaluate(train_X[:1], train_y[:1], verbose=0)  # is it a network for rows like these?
     done = int(model.optimizer.iterations) // -(-len(train_y) // settings["batch_size"])
     if len(lines) <= done:
         raise ValueError(f"{log} has not all of the {done} epochs of last.keras")
-    (run_dir / "new.csv").write_bytes(b"".join(lines[: done + 1]))  # no epoch that was cut off
-    (run_dir / "new.csv").replace(log)
-    return model, done, pd.read_csv(log)["val_accuracy"].max()
+    os.truncate(log, len(b"".join(lines[: done + 1])))  # no epoch that was cut off
+    return model, done
 
 
 def fit_baseline(data):
@@ -142,9 +137,8 @@ def report(model, data):
     scores = {}
     for part in ("train", "val", "test"):
         X, y = data[f"{part}_X"], data[f"{part}_y"]
-        score = model.evaluate(X, y, batch_size=500, verbose=0, return_dict=True)
+        score = scores[part] = model.evaluate(X, y, batch_size=500, verbose=0, return_dict=True)
         print(f"{part:>5} accuracy {score['accuracy']:.4f}, log loss {score['cross_entropy']:.4f}")
-        scores[part] = score
     y_softmax = model.predict(X, batch_size=500, verbose=0)
     right, sureness = y_softmax.argmax(axis=-1) == y, y_softmax.max(axis=-1)
     more = pd.Series((fit_baseline(data) == y) * 1.0 - right)
@@ -184,19 +178,17 @@ def main():
     try:
         keras.utils.set_random_seed(args.seed)
         data = load_data(args.data)
-        train_X, train_y, class_names = data["train_X"], data["train_y"], data["class_names"]
-        settings = {"script": "mlp_mnist_l2", "class_names": class_names, "seed": args.seed}
+        train_X, train_y, names = data["train_X"], data["train_y"], data["class_names"]
+        settings = {"script": "mlp_mnist_l2", "class_names": names, "seed": args.seed}
         strengths = {"l2": args.l2, "weight_decay": args.weight_decay}
         settings |= {"batch_size": args.batch_size} | strengths
         settings["data"] = zlib.crc32(train_X.tobytes() + train_y.tobytes())
         if args.evaluate:
-            there = json.loads((args.run_dir / "settings.json").read_text())
-            if there["class_names"] != class_names:
-                raise ValueError(f"{best} was trained on other classes")
+            if json.loads((args.run_dir / "settings.json").read_text())["class_names"] != names:
+                raise ValueError(f"{args.run_dir} was trained on other classes")
             return report(keras.models.load_model(best), data)
-        model, done, score = open_run(args.run_dir, settings, train_X, train_y)
-        model = model or build_network(train_X.shape[1], len(class_names), **strengths)
-        model.make_train_function()  # what a backend refuses, it says here
+        model, done = open_run(args.run_dir, settings, train_X, train_y)
+        model = model or build_network(train_X.shape[1], len(names), **strengths)
     except Exception as error:  # NumPy, zlib, h5py and Keras raise a dozen kinds
         sys.exit(f"error: {args.data or 'MNIST'}: {' '.join(str(error).split())}")
     model.summary()
@@ -206,7 +198,7 @@ def main():
         epochs=args.epochs,
         initial_epoch=done,
         validation_data=(data["val_X"], data["val_y"]),
-        callbacks=create_callbacks(args.run_dir, score),
+        callbacks=create_callbacks(model, args.run_dir),
         shuffle=False,  # the rows are, anew in each epoch
     )
     history = pd.read_csv(args.run_dir / "history.csv")

@@ -3,8 +3,6 @@
 Book: chapter 5, "Categorical outputs", "Cost function" and "Softmax activation".
 
     python chapter05/softmax.py
-
-What to expect: five small calculations, in no time.
 """
 
 import math
@@ -44,7 +42,7 @@ def categorical_cross_entropy(y, p):
 
 def binary_cross_entropy(y, p):
     """The same for two classes, with one label (0 or 1) and one probability (of 1) for each row."""
-    pairs = list(zip(y, p, strict=True))
+    pairs = zip(y, p, strict=True)
     costs = [-(y_i * math.log(p_i) + (1 - y_i) * math.log(1 - p_i)) for y_i, p_i in pairs]
     return sum(costs) / len(costs)
 

@@ -1,16 +1,13 @@
 """Several machines train cnn_cifar10.py's network together. Beyond the book, on JAX.
 
-The book's "Multi-GPU models in Keras" ends at one machine. Here the same command runs on each of
-several hosts, only the last number differs (docs/scaling.md tells how to set them up):
+The same command runs on each host, only the last number differs (docs/scaling.md has the setup):
 
     export KERAS_BACKEND=jax
     python chapter07/cnn_cifar10_hosts.py --coordinator 10.0.0.1:9876 --num-hosts 2 --host-index 0
     python chapter07/cnn_cifar10_hosts.py --coordinator 10.0.0.1:9876 --num-hosts 2 --host-index 1
 
-Every host holds the whole network, computes the gradients of its share of each batch, and the
-shares are averaged before the weights move: the result is that of one machine with the same batch.
-
-What to expect: the losses of one process, to rounding (tests/test_chapter07_hosts.py).
+Every host holds the whole network and computes the gradients of its share of each batch; their
+average moves the weights. So the losses are those of one process with the same batch, to rounding.
 """
 
 import argparse
@@ -30,30 +27,24 @@ from jax.experimental.multihost_utils import assert_equal, broadcast_one_to_all
 
 
 def join_hosts(coordinator, num_hosts, host_index):
-    """Meet the other hosts. Before the first computation, since JAX lists its devices once.
-
-    `coordinator` is "HOST:PORT" of host 0, as every host can reach it.
-    """
+    """Meet the others at `coordinator`, host 0's "HOST:PORT"; before JAX lists its devices."""
     if keras.backend.backend() != "jax":
         raise ValueError(f"needs KERAS_BACKEND=jax, but this is {keras.backend.backend()}")
     host, _, port = coordinator.rpartition(":")
     if host_index == 0:  # where it cannot listen, JAX would crash
         socket.create_server((host, int(port))).close()
     print(f"Host {host_index} of {num_hosts} waits for the others at {coordinator} …", flush=True)
+    # The last argument: it does not listen on every network that host 0 is on.
     jax.distributed.initialize(
-        coordinator,
-        num_hosts,
-        host_index,
-        coordinator_bind_address=coordinator,  # not on every network that host 0 is on
+        coordinator, num_hosts, host_index, coordinator_bind_address=coordinator
     )
 
 
 def share_rows(data, batch_size, seed):
     """This host's share of each training batch, a tf.data.Dataset, and of the validation rows.
 
-    The order follows from `seed`, so all hosts agree on it, and one host alone has the same
-    batches. Images that fill no batch are left out, in each epoch others; of the validation rows,
-    those that would give one device more than the others.
+    All hosts agree on the order, by `seed`. Images that fill no batch are left out, in each epoch
+    others; of the validation rows, those that would give one device more than the others.
     """
     hosts, index = jax.process_count(), jax.process_index()
     mine = slice(index * batch_size // hosts, (index + 1) * batch_size // hosts)
@@ -65,10 +56,7 @@ def share_rows(data, batch_size, seed):
 
 
 class OnThisHost(keras.callbacks.CallbackList):
-    """Callbacks that write files while the other hosts wait.
-
-    Saving a model creates variables. As long as Keras distributes them, all hosts must take part.
-    """
+    """Callbacks that save a model: while Keras distributes, all hosts would have to take part."""
 
     def on_epoch_end(self, epoch, logs=None):
         distribution = keras.distribution.distribution()
@@ -104,9 +92,6 @@ def parse_arguments():
         parser.error("--epochs and --batch-size begin at 1, --seed at 0")
     if not 0 <= args.host_index < args.num_hosts:
         parser.error("--host-index runs from 0 to --num-hosts - 1")
-    host, _, port = args.coordinator.rpartition(":")
-    if not host or not port.isdigit():
-        parser.error("--coordinator is HOST:PORT, such as 10.0.0.1:9876")
     suffix = f"_{Path(args.data).stem}" if args.data else ""
     args.run_dir = args.run_dir or Path("runs", f"cnn_cifar10_hosts{suffix}")
     return args
@@ -119,23 +104,18 @@ def train_together(args, data, settings):
     assert_equal(np.uint32(alike), "not all hosts have the same data and options")
     rows = len(train_y) // args.batch_size * args.batch_size
     if args.batch_size % jax.device_count() or not rows:
-        raise ValueError(
-            f"--batch-size must divide by {jax.device_count()}, and not exceed the set"
-        )
-    last, done, best = None, 0, None
+        raise ValueError(f"--batch-size: not a multiple of {jax.device_count()}, or above the set")
+    last, done = None, 0
     if args.host_index == 0:
-        last, done, best = open_run(args.run_dir, settings, train_X[:rows], train_y[:rows])
+        last, done = open_run(args.run_dir, settings, train_X[:rows], train_y[:rows])
     done = int(broadcast_one_to_all(np.int32(done)))
     keras.utils.set_random_seed((args.seed + done) % 2**32)
-    keras.distribution.set_distribution(
-        keras.distribution.DataParallel(auto_shard_dataset=False)  # share_rows does it
-    )
+    by_share_rows = keras.distribution.DataParallel(auto_shard_dataset=False)
+    keras.distribution.set_distribution(by_share_rows)
     model = build_network(1, train_X.shape[1:], len(data["class_names"]))
     copy_to_all(model, last)
     batches, val = share_rows(data, args.batch_size, args.seed + done)
-    callbacks = None
-    if args.host_index == 0:
-        callbacks = [OnThisHost(create_callbacks(args.run_dir, best))]
+    callbacks = [OnThisHost(create_callbacks(model, args.run_dir))] if args.host_index == 0 else []
     try:
         model.fit(
             batches,

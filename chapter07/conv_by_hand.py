@@ -2,8 +2,7 @@
 
 Book: chapter 7, "Introducing convolutions".
 
-    python chapter07/conv_by_hand.py                   # needs no network; 15 seconds
-    python chapter07/conv_by_hand.py --model runs/cnn_cifar10_augmented/model.keras
+    python chapter07/conv_by_hand.py     # --model runs/cnn_cifar10_better/model.keras: its filters
 
 What to look for: a few lines of NumPy give the numbers of Keras's layers; 1,792 parameters do what
 takes a dense layer 176,947,200; a filter finds its edge wherever it lies, but not turned.
@@ -93,72 +92,58 @@ def show_layer():
     print(f"   output {by_keras.shape}: 32 - 3 + 1 = 30 places each way, one map for each filter")
     print(f"   NumPy against Keras: largest difference {np.abs(by_hand - by_keras).max():.1e}")
     print(f"   this layer: 3 * 3 * 3 * 64 weights + 64 biases = {layer.count_params():,}")
-    print(
-        f"   dense layer: {image.size:,} * {by_hand.size:,} = {image.size * by_hand.size:,} weights"
-    )
+    dense = image.size * by_hand.size
+    print(f"   a dense layer: {image.size:,} * {by_hand.size:,} = {dense:,} weights")
 
 
 def show_sharing():
-    image = np.zeros((12, 12), dtype=int)
-    image[3:8, 3:6] = 9  # a bright bar
-    moved = cross_correlate(np.roll(image, (2, 3), axis=(0, 1)), FILTER)
-    same = np.array_equal(np.roll(cross_correlate(image, FILTER), (2, 3), axis=(0, 1)), moved)
+    bar = np.zeros((12, 12), dtype=int)
+    bar[3:8, 3:6] = 9
+    moved = cross_correlate(np.roll(bar, (2, 3), axis=(0, 1)), FILTER)
+    same = np.array_equal(np.roll(cross_correlate(bar, FILTER), (2, 3), axis=(0, 1)), moved)
     edge = np.repeat([[9] * 6 + [0] * 6], 12, axis=0)  # bright left of dark
+    answers = (abs(cross_correlate(image, FILTER)).max() for image in (edge, edge.T))
     print("\n3. What sharing the filter gives")
     print(f"   a bright bar moved by (2, 3): the answer moves by (2, 3) and is the same: {same}")
-    print(f"   strongest answer to an upright edge {cross_correlate(edge, FILTER).max()}, ", end="")
-    print(f"to a lying one {np.abs(cross_correlate(edge.T, FILTER)).max()}")
+    print("   strongest answer to an upright edge {}, to a lying one {}".format(*answers))
     print("   So position does not matter, but orientation does: cnn_cifar10_augmented.py turns.")
 
 
-def show_pooling():
-    valid, same = (layers.MaxPooling2D((2, 2), padding=padding) for padding in ("valid", "same"))
-    odd = -np.arange(1, 26).reshape(5, 5)
+def show_pooling_and_padding():
+    by_keras = run_layer(layers.MaxPooling2D((2, 2)), IMAGE)
     print("\n4. Max pooling: the largest number of each 2x2 section of the book's image")
-    print(f"   by hand                   {max_pool(IMAGE).tolist()}")
-    print(f"   keras.layers.MaxPooling2D {run_layer(valid, IMAGE).tolist()}")
-    print(f'   5x5 becomes {run_layer(valid, odd).shape}, with padding="same" ', end="")
-    print(f"{run_layer(same, odd).shape}: half, rounded up")
-    print(
-        f"   the last of -1 to -25: {run_layer(same, odd)[-1, -1]}, for padding adds no zeros here"
-    )
-
-
-def show_padding():
+    print(f"   by hand {max_pool(IMAGE).tolist()}, keras.layers.MaxPooling2D {by_keras.tolist()}")
     layer = layers.Conv2D(1, kernel_size=(3, 3), padding="same", use_bias=False)
-    nines = np.full((4, 4), 9)
     print('\n5. padding="same": zeros around the image, so that 4x4 stays 4x4')
     print(f"   by hand             {cross_correlate(pad_same(IMAGE, FILTER), FILTER).tolist()}")
     print(f"   keras.layers.Conv2D {run_layer(layer, IMAGE, FILTER).tolist()}")
-    print(f"   image of nines      {cross_correlate(pad_same(nines, FILTER), FILTER).tolist()}")
-    print("   There is no edge among nines: the filter answers to the border.")
 
 
-def plot_filters(layer, path):
-    """Each filter of a layer as a small image, all on one scale; grey is 0."""
-    kernels = layer.get_weights()[0]  # (h, w, channels, filters)
-    kernels = (kernels / np.abs(kernels).max() + 1) / 2
-    fig, axes = plt.subplots(-(-kernels.shape[3] // 16), 16, figsize=(10, 2.9), squeeze=False)
-    for index, ax in enumerate(axes.flat):
+def draw(pictures, columns, path):
+    """Draw small pictures, (h, w) or (h, w, 3), in rows of `columns`."""
+    rows = -(-len(pictures) // columns)
+    fig, axes = plt.subplots(rows, columns, figsize=(10, 10 * rows / columns), squeeze=False)
+    for ax in axes.flat:
         ax.axis("off")
-        if index < kernels.shape[3]:
-            ax.imshow(kernels[..., index], cmap="gray", vmin=0, vmax=1)
+    for ax, picture in zip(axes.flat, pictures, strict=False):
+        ax.imshow(picture, cmap="gray")
     fig.savefig(path)
 
 
-def plot_feature_maps(model, convolutions, image, path):
-    """An image, and the 15 feature maps of each of some layers that vary most."""
+def draw_network(model, image, run_dir):
+    """The filters of the first layer, grey is 0; what two layers make of `image`, 15 maps each."""
+    convolutions = [layer for layer in model.layers if isinstance(layer, layers.Conv2D)][:2]
+    if not convolutions:
+        raise ValueError("it has no Conv2D layer")
+    kernels = convolutions[0].get_weights()[0]  # (h, w, channels, filters)
+    filters = np.moveaxis((kernels / abs(kernels).max() + 1) / 2, 3, 0)
+    draw(filters, 16, run_dir / "filters.png")
     look_inside = keras.Model(model.inputs, [layer.output for layer in convolutions])
-    answers = keras.tree.flatten(look_inside.predict(image[None], verbose=0))
-    fig, axes = plt.subplots(2 * len(answers), 8, figsize=(10, 2.6 * len(answers)))
-    for index, (layer, answer) in enumerate(zip(convolutions, answers, strict=True)):
-        liveliest = np.argsort(-answer[0].std(axis=(0, 1)))  # many are black for one image
-        pictures = [image, *np.moveaxis(answer[0][..., liveliest], 2, 0)]
-        for ax, picture in zip(axes[2 * index : 2 * index + 2].flat, pictures, strict=False):
-            ax.imshow(picture, cmap="gray")
-            ax.axis("off")
-        axes[2 * index, 1].set_title(f"{layer.name}, {answer.shape[1:]}", loc="left")
-    fig.savefig(path)
+    pictures = []
+    for (maps,) in keras.tree.flatten(look_inside.predict(image[None], verbose=0)):
+        liveliest = np.argsort(-maps.std(axis=(0, 1)))[:15]  # many are black for one image
+        pictures += [image, *np.moveaxis(maps[..., liveliest], 2, 0)]
+    draw(pictures, 8, run_dir / "feature_maps.png")
 
 
 def parse_arguments():
@@ -174,8 +159,7 @@ def main():
     show_books_example()
     show_layer()
     show_sharing()
-    show_pooling()
-    show_padding()
+    show_pooling_and_padding()
     print("\n6. Filters and feature maps of a trained network")
     saved = [Path("runs", run, "model.keras") for run in ("cnn_cifar10", "cnn_cifar10_sample")]
     path = args.model or next(filter(Path.exists, saved), None)
@@ -183,14 +167,8 @@ def main():
         return print("   none yet: train one with `python chapter07/cnn_cifar10.py --data sample`")
     try:
         model = keras.models.load_model(path)
-        convolutions = [layer for layer in model.layers if isinstance(layer, layers.Conv2D)][:2]
-        if not convolutions:
-            raise ValueError("it has no Conv2D layer")
-        with np.load(args.data, allow_pickle=False) as file:
-            image = file["x_test"][0]
         args.run_dir.mkdir(parents=True, exist_ok=True)
-        plot_filters(convolutions[0], args.run_dir / "filters.png")
-        plot_feature_maps(model, convolutions, image, args.run_dir / "feature_maps.png")
+        draw_network(model, np.load(args.data)["x_test"][0], args.run_dir)
     except Exception as error:  # NumPy, h5py and Keras raise a dozen kinds
         sys.exit(f"error: {path}: {' '.join(str(error).split())}")
     print(f"   Pictures of {path} are in {args.run_dir}")

@@ -3,8 +3,7 @@
 Beyond the book. What my_photos/ants/, my_photos/bees/ and so on hold becomes small squares: four
 fifths of each class to train on, the rest to test.
 
-    python chapter07/photos_to_npz.py my_photos my_photos.npz
-    python chapter07/photos_to_npz.py my_photos my_photos.npz --image-size 64
+    python chapter07/photos_to_npz.py my_photos my_photos.npz    # --image-size 64: larger ones
     python chapter07/cnn_cifar10.py --data my_photos.npz
 """
 
@@ -18,14 +17,9 @@ from sklearn.model_selection import train_test_split
 
 
 def read_photo(path, image_size):
-    """A picture in any format that Pillow opens, as uint8 (image_size, image_size, 3).
-
-    It stands upright, what is transparent lies on white, and it is squeezed to a square.
-    """
+    """A picture of Pillow's formats, upright, on white, as uint8 (image_size, image_size, 3)."""
     with Image.open(path) as image:
         image = ImageOps.exif_transpose(image)
-        if image.mode in ("I", "F"):
-            raise ValueError(f"of its numbers (mode {image.mode}), which is white?")
         if image.mode.startswith("I;16"):  # all above 255 would become white
             image = Image.fromarray((np.asarray(image) // 256).astype("uint8"))
         image = image.convert("RGBA")
@@ -37,8 +31,8 @@ def read_photo(path, image_size):
 def read_folder(folder, image_size):
     """The photographs in FOLDER/<class>/: images (n, size, size, 3), labels (n,), class names.
 
-    Hidden files are skipped. What cannot be read is left out, and named. Raises ValueError for
-    fewer than two classes, or fewer than ten photographs of one.
+    What cannot be read is left out, and named. ValueError: fewer than two classes, or than ten
+    photographs of one.
     """
     images, labels = [], []
     class_folders = sorted(p for p in folder.iterdir() if p.is_dir() and p.name[0] != ".")

@@ -2,12 +2,13 @@
 
     python tests/killed.py "last half" SCRIPT ARGUMENTS…
 
-"best", "line" and "last" are new_model.keras, the line of history.csv and new_last.keras; "half":
-while it is being written, "whole": once it is written (the models: before they are renamed).
+"line", "last" and "best" are the line of history.csv, new.keras and its copy new_model.keras;
+"half": while it is being written, "whole": once it is (the models: before they are renamed).
 """
 
 import os
 import runpy
+import shutil
 import signal
 import sys
 from pathlib import Path
@@ -19,39 +20,35 @@ what, how = point.split()
 epoch = 0
 
 
-def die():
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-def save(model, path, *args, plain=keras.Model.save, **kwargs):
-    plain(model, path, *args, **kwargs)
-    name = {"best": "new_model.keras", "last": "new_last.keras"}.get(what)
-    if epoch == 1 and Path(path).name == name:
+def die_writing(path, part):
+    """Kill the process where `path`, just written, is the file and the second epoch the moment."""
+    if epoch == 1 and what == part:
         if how == "half":
-            Path(path).write_bytes(Path(path).read_bytes()[:2000])
-        die()
+            path.write_bytes(path.read_bytes()[:-9])
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def on_epoch_end(logger, number, logs=None, plain=keras.callbacks.CSVLogger.on_epoch_end):
     global epoch
-    plain(logger, number, logs)
-    if number == 1 and what == "line":
-        if how == "half":
-            path = Path(logger.filename)
-            path.write_text(path.read_text()[:-9])
-        die()
-    if what == "last":
-        epoch = number
-
-
-def on_epoch_begin(logger, number, logs=None):
-    global epoch
     epoch = number
+    plain(logger, number, logs)
+    die_writing(Path(logger.filename), "line")
 
 
-keras.Model.save = save
+def save(model, path, plain=keras.Model.save):
+    plain(model, path)
+    die_writing(path, "last")
+
+
+def copy(source, target, plain=shutil.copy):
+    plain(source, target)
+    die_writing(target, "best")
+    return target
+
+
 keras.callbacks.CSVLogger.on_epoch_end = on_epoch_end
-keras.callbacks.CSVLogger.on_epoch_begin = on_epoch_begin
+keras.Model.save = save
+shutil.copy = copy
 sys.argv = [script, *sys.argv[3:]]
 sys.path.insert(0, str(Path(script).parent))
 runpy.run_path(script, run_name="__main__")

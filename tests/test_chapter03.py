@@ -30,7 +30,7 @@ def runs(tmp_path_factory, slow_training):
     """Three runs on the sample side by side in one folder, the author's broken network on all."""
     log_dir = tmp_path_factory.mktemp("runs")
     jobs = {
-        "mlp": (MLP, "--data", "sample", "--epochs", 4),
+        "mlp": (MLP, "--data", "sample", "--epochs", 2),
         "dnn": (DNN, "--data", "sample", "--epochs", 12),
         "dnn_broken": (BROKEN, "--data", "sample", "--epochs", 12),
         "author": (BROKEN, "--start", 0, 1, "--epochs", 8),
@@ -53,7 +53,7 @@ def read_metrics(run_dir):
 
 @pytest.mark.parametrize(
     ("run", "epochs", "hidden"),
-    [("mlp", 4, ["hidden"]), ("dnn", 12, HIDDEN), ("dnn_broken", 12, HIDDEN)],
+    [("mlp", 2, ["hidden"]), ("dnn", 12, HIDDEN), ("dnn_broken", 12, HIDDEN)],
 )
 def test_curves_histograms_and_graph_are_in_the_log(runs, run, epochs, hidden):
     train, val = (read_events(runs / run / "tb" / part) for part in ("train", "validation"))
