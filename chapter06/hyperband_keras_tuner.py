@@ -83,11 +83,8 @@ def main():
         )
     except Exception as error:  # NumPy, zlib and KerasTuner raise a dozen kinds
         sys.exit(f"error: {args.data or 'MNIST'}: {' '.join(str(error).split())}")
-    try:
-        validation = {"validation_data": (data["val_X"], data["val_y"])}
-        tuner.search(**validation, validation_batch_size=500, verbose=0)
-    except KeyboardInterrupt:
-        sys.exit("Interrupted: the same command goes on after the last finished training.")
+    validation = {"validation_data": (data["val_X"], data["val_y"]), "validation_batch_size": 500}
+    tuner.search(**validation, verbose=0)
     evaluations = list_evaluations(tuner.oracle)
     lines = (json.dumps(evaluation) + "\n" for evaluation in evaluations)
     (args.run_dir / "evaluations.jsonl").write_text("".join(lines))
