@@ -160,12 +160,12 @@ def fit_baselines(data):
 
 def report(model, data, run_dir):
     """Scores as a dict, simpler models' beside them; their curves as a picture."""
-    scores, baselines = {}, fit_baselines(data)
-    parts = ("train", "val", "test")
-    answers = {n: model.predict(data[f"{n}_X"], batch_size=4096, verbose=0)[:, 0] for n in parts}
+    scores, answers, baselines, y = {}, {}, fit_baselines(data), data["test_y"]
+    for part in ("train", "val", "test"):
+        answers[part] = model.predict(data[f"{part}_X"], batch_size=4096, verbose=0)[:, 0]
     for name, p in {**answers, **baselines}.items():
-        y = data[f"{name if name in parts else 'test'}_y"]
-        accuracy, auc = np.mean(class_from_prob(p) == y), metrics.roc_auc_score(y, p)
+        truth = data.get(f"{name}_y", y)
+        accuracy, auc = np.mean(class_from_prob(p) == truth), metrics.roc_auc_score(truth, p)
         scores[name] = {"accuracy": accuracy, "roc_auc": auc}
         print(f"{name:>19} accuracy {accuracy:.4f}, ROC AUC {auc:.4f}")
     best = max(baselines, key=lambda name: scores[name]["roc_auc"])
@@ -175,7 +175,8 @@ def report(model, data, run_dir):
     scores["operating_point"] = choose_operating_point(data["val_y"], answers["val"])
     for name, point in (("half", 0.5), ("operating_point", scores["operating_point"])):
         y_hat = class_from_prob(answers["test"], point)
-        print(f"1 from {point:.3g} on:", metrics.classification_report(y, y_hat, zero_division=0))
+        table = metrics.classification_report(y, y_hat, zero_division=0)
+        print(f"Test rows, 1 from {point:.3g} on:\n{table}")
         scores["test"][f"recall_at_{name}"] = metrics.recall_score(y, y_hat)
         scores["test"][f"precision_at_{name}"] = metrics.precision_score(y, y_hat, zero_division=0)
 

@@ -160,7 +160,7 @@ class Hyperband:
         line = json.dumps(entry, default=plain)
         with (self.run_dir / "evaluations.jsonl").open("a") as file:
             file.write(line + "\n")
-        self.finished[key] = json.loads(line)  # as it is when the search goes on
+        self.finished[key] = entry = json.loads(line)  # as it is when the search goes on
         self._path(c, i - 1).unlink(missing_ok=True)
         print(f"{len(self.finished)}: loss {loss:.4f} after {epochs} epochs: {entry['params']}")
 

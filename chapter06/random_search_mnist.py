@@ -125,7 +125,7 @@ def search(X, y, log, finished, n_iter=10, cv=3, epochs=1, seed=1):
         with log.open("a") as file:
             file.write(json.dumps(line) + "\n")
         finished.append(line)
-        print(f"{len(finished)} of {len(fits)}: {line}", flush=True)
+        print(f"{len(finished)} of {len(fits)}: {json.dumps(line)}", flush=True)
     folds = pd.DataFrame(finished).groupby("candidate")
     table = folds[list(create_hyperparameters())].first()
     table["accuracy"], table["deviation"] = folds["accuracy"].mean(), folds["accuracy"].std()

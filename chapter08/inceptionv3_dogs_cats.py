@@ -120,8 +120,6 @@ def load_data(source=None, image_size=299, batch_size=30):
         for digest in seen.keys() & set(digests):
             raise ValueError(f"{seen[digest]} is also in {part}: trained and tested on")
         seen |= dict(zip(digests, files, strict=True))
-        for path in sorted(set((folder / part).glob("[!.]*/[!.]*")) - set(files)):
-            print(f"left out: {path}")
     return data | {"checksum": zlib.crc32(f"{list(seen)} {data['train_y'].tolist()}".encode())}
 
 
@@ -146,8 +144,7 @@ def extract_features(model, data, path):
         features |= {f"{part}_X": extractor.predict(data[part]) for part in PARTS}
         np.savez(path.with_stem("new_features"), **features)
         path.with_stem("new_features").replace(path)  # a kill leaves all of it or nothing
-    with np.load(path, allow_pickle=False) as file:
-        return dict(file)
+    return dict(np.load(path, allow_pickle=False))
 
 
 def create_datagen():

@@ -358,14 +358,6 @@ def test_colour_histograms_tell_dark_from_bright(trainer, sorted_photos):
     assert trainer.fit_baseline(data).tolist() == data["test_y"].tolist()
 
 
-def test_what_keras_would_skip_in_silence_is_named(trainer, sorted_photos, capsys):
-    (sorted_photos / "train" / "cat" / "scan.tiff").write_bytes(b"x")
-    (sorted_photos / "train" / "cat" / ".DS_Store").write_bytes(b"x")
-    (sorted_photos / "train" / ".cache").mkdir()  # no class
-    assert trainer.load_data(sorted_photos, 32, 10)["class_names"] == ["cat", "dog"]
-    assert capsys.readouterr().out.count("left out") == 1
-
-
 def test_bad_weights_are_called_what_they_are(sorted_photos, tmp_path):
     """No missing or wrong file is called a failed download; the run folder can still be used."""
     (tmp_path / "text.h5").write_text("no weights")
