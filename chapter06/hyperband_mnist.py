@@ -122,13 +122,15 @@ def plot_search(table, path):
     fig, axes = plt.subplots(*shape, sharey=True, figsize=(14, 7), layout="constrained")
     for ax, (s, bracket) in zip(axes[0], brackets, strict=False):
         for _, one in bracket.sort_values("rung").groupby("config"):
-            ax.plot(one["epochs"], one["loss"], "o-", color="tab:blue", alpha=0.5)
+            ax.plot(one["epochs"].astype(str), one["loss"], "o-", color="tab:blue", alpha=0.5)
         counts = ", ".join(map(str, bracket.groupby("rung").size()))
-        ax.set(title=f"bracket {s}: {counts}", xlabel="epochs", xscale="log", yscale="log")
+        ax.set(title=f"bracket {s}: {counts}", xlabel="epochs", yscale="log")
     for ax, name in zip(axes[1], params, strict=False):
         ax.scatter(params[name], table["loss"], c=table["epochs"], norm="log")
         ax.set_xlabel(name)
     axes[1, list(params).index("learning_rate")].set_xscale("log")
+    for ax in axes.flat:
+        ax.set_visible(ax.has_data())
     fig.supylabel("validation loss")
     fig.savefig(path)
 
