@@ -88,13 +88,16 @@ def test_split_of_the_real_set_has_the_books_sizes(dnn, real_data_dir):
         assert [data[f"{part}_y"].sum() for part in PARTS] == [1840, 230, 230]
 
 
-@pytest.mark.parametrize("separator", [",", ";", "\t"])
-def test_ids_with_and_without_a_name_are_no_numbers_to_learn_from(dnn, tmp_path, separator):
+def test_ids_with_and_without_a_name_are_no_numbers_to_learn_from(dnn, tmp_path):
     expected = dnn.load_data("sample", group_by_recording=True)
     assert expected["columns"] == [f"X{i}" for i in range(1, 179)]
     table = pd.read_csv(SAMPLE)
     ids = table.iloc[:, 0]
-    for name, column in (("id", ids), ("", ids.str.replace(".", ".V1.", n=1)), ("", ids.index)):
+    for separator, name, column in (
+        (",", "id", ids),
+        (";", "", ids.str.replace(".", ".V1.", n=1)),
+        ("\t", "", ids.index),
+    ):
         table.columns = [name, *table.columns[1:]]
         table[name] = column
         table.to_csv(tmp_path / "x.csv", sep=separator, index=False, encoding="utf-8-sig")
@@ -179,7 +182,7 @@ def test_network_is_the_books_and_takes_rows_as_measured(dnn):
 def test_callback_equals_scikit_learn_and_the_others_see_it(dnn, roc, tmp_path):
     import keras
 
-    data, seen = dnn.load_data("sample"), []
+    data, seen = {name: rows[:160] for name, rows in dnn.load_data("sample").items()}, []
 
     def collect(epoch, logs):
         for part, name in (("train", "roc_auc"), ("val", "val_roc_auc")):
