@@ -18,15 +18,6 @@ import numpy as np
 import pandas as pd
 
 
-def predict_probability(run_dir, table):
-    """Of the positive class, (n,), by the network in `run_dir`; `table`: a DataFrame of n rows."""
-    columns = json.loads((run_dir / "settings.json").read_text())["columns"]
-    X = table[columns].to_numpy("float32")
-    if not np.isfinite(X).all():
-        raise ValueError("a cell is not a number")
-    return keras.models.load_model(run_dir / "model.keras").predict(X, verbose=0)[:, 0]
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("table", type=Path, help="a CSV file")
@@ -35,14 +26,17 @@ def main():
     parser.add_argument("--output", type=Path, help="write the file with two columns added")
     args = parser.parse_args()
     try:
-        with args.table.open(encoding="utf-8-sig") as file:
+        with args.table.open() as file:
             separator = max(",;\t", key=file.readline().count)
         # As text, so that what is passed through stays as it is.
         options = {"dtype": str, "keep_default_na": False, "index_col": False}
-        table = pd.read_csv(args.table, sep=separator, encoding="utf-8-sig", **options)
+        table = pd.read_csv(args.table, sep=separator, **options)
         trained = json.loads((args.run_dir / "metrics.json").read_text())
+        X = table[trained["columns"]].to_numpy("float32")
+        if not np.isfinite(X).all():
+            raise ValueError("a cell is not a number")
+        p = keras.models.load_model(args.run_dir / "model.keras").predict(X, verbose=0)[:, 0]
         point = args.operating_point or trained["operating_point"]
-        p = predict_probability(args.run_dir, table)
         table["probability"] = p
         table["class"] = np.where(p >= point, *reversed(trained["class_names"]))
         if args.output:

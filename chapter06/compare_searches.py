@@ -17,10 +17,9 @@ JUDGED = {"loss": "after its last epoch", "lowest_loss": "after its best epoch"}
 
 
 def read_search(path):
-    """The evaluations of a finished search in their order: a DataFrame.
+    """The evaluations of a finished search, of a run folder or a .jsonl file, as a DataFrame.
 
-    `path` is a run folder or the evaluations.jsonl in one. Added are `spent`, the epochs so far,
-    and the best of each column of JUDGED so far.
+    Added are `spent`, the epochs so far, and the best so far of each column of JUDGED.
     """
     table = pd.read_json(path / "evaluations.jsonl" if path.is_dir() else path, lines=True)
     table["spent"] = table["trained"].cumsum()
@@ -32,25 +31,22 @@ def read_search(path):
 def compare(searches):
     """The budget, the epochs of the shortest search, and the best losses at it, a row each."""
     budget = min(table["spent"].iloc[-1] for table in searches)
-    within = [table[table["spent"] <= budget] for table in searches]
-    if not all(map(len, within)):
-        raise ValueError(f"a search has its first result only after {budget} epochs")
-    return budget, pd.concat([table.tail(1) for table in within])
+    return budget, pd.concat([table[table["spent"] <= budget].tail(1) for table in searches])
 
 
 def plot_searches(searches, path):
     """The best loss so far against the epochs spent: a line for each search."""
     fig, axes = plt.subplots(1, 2, sharey=True, figsize=(11, 4.2), layout="constrained")
-    kinds = list(dict.fromkeys(table["search"][0] for table in searches))
-    for ax, column in zip(axes, JUDGED, strict=True):
-        for table in searches:
-            kind = table["search"][0]
-            color = f"C{kinds.index(kind)}"
-            ax.step(table["spent"], table[f"best {column}"], color, where="post", label=kind)
-        ax.set(title=f"judged {JUDGED[column]}", xlabel="epochs", yscale="log")
-    handles = dict(zip(*ax.get_legend_handles_labels()[::-1], strict=True))
-    axes[0].legend(handles.values(), handles.keys())
+    colors = {}
+    for table in searches:
+        kind = table["search"][0]
+        label = None if kind in colors else kind
+        color = colors.setdefault(kind, f"C{len(colors)}")
+        for ax, column in zip(axes, JUDGED, strict=True):
+            ax.step(table["spent"], table[f"best {column}"], color, where="post", label=label)
+            ax.set(title=f"judged {JUDGED[column]}", xlabel="epochs", yscale="log")
     axes[0].set_ylabel("best validation loss so far")
+    axes[0].legend()
     fig.savefig(path)
 
 
@@ -65,14 +61,11 @@ def main():
         plot_searches(searches, args.output)
     except Exception as error:  # pandas raises a dozen kinds
         sys.exit(f"error: {args.searches[0]} …: {' '.join(str(error).split())}")
-    print(
-        f"Best validation loss after {budget} epochs, mean ± standard deviation of the searches\n"
-    )
-    print(f"| | {' | '.join(JUDGED.values())} | searches |\n|---|---|---|---|")
+    print(f"Best validation loss after {budget} epochs, mean ± deviation of the searches, judged")
+    print("", *JUDGED.values(), "searches", sep=" | ")
     for kind, group in best.groupby("search", sort=False):
-        columns = (group[f"best {column}"] for column in JUDGED)
-        cells = " | ".join(f"{losses.mean():.4f} ± {losses.std():.4f}" for losses in columns)
-        print(f"| {kind} | {cells.replace(' ± nan', '')} | {len(group)} |")
+        losses = [group[f"best {column}"] for column in JUDGED]
+        print(kind, *(f"{x.mean():.4f} ± {x.std():.4f}" for x in losses), len(group), sep=" | ")
 
 
 if __name__ == "__main__":

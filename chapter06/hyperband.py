@@ -62,9 +62,8 @@ class Hyperband:
     get_params: draws a configuration, a dict, from a numpy Generator where it has a parameter
         named `rng`, else, as in the book, from the global generators, which are seeded.
     try_params: `try_params(data, num_iters, hyperparameters)` trains a configuration for so many
-        iterations and returns a dict of its `loss` (of a list, as `model.evaluate` returns it, the
-        first item) and whatever else is to be kept. With a parameter named `trial`, survivors can
-        go on where they stopped; without, they start over on each rung.
+        iterations and returns a dict of its `loss` (of a list the first item) and whatever else is
+        to be kept. With a parameter named `trial`, survivors can go on where they stopped.
     max_iter: iterations (here: epochs) of the longest training; R in the paper.
     eta: one configuration in `eta` goes on from each rung, 2 or more.
     run_dir: folder for `evaluations.jsonl`, with which a search that was cut off goes on.
@@ -86,16 +85,14 @@ class Hyperband:
     ):
         if min(max_iter, eta - 1) < 1 or max_iter % 1 or eta % 1:
             raise ValueError("max_iter and eta are whole numbers from 1 and from 2")
-        self.data, self.get_params, self.try_params = data, get_params, try_params
+        self.data, self.get_params, self.try_params, self.seed = data, get_params, try_params, seed
         self.name, self.brackets = "Hyperband", create_brackets(max_iter, eta)
         if random_search:
             self.name, self.brackets = "random search", {0: [(random_search, max_iter)]}
-        self.seed = seed
         self.goes_on = "trial" in inspect.signature(try_params).parameters
         self.configurations = self._draw(sum(rungs[0][0] for rungs in self.brackets.values()))
         self.temporary = None if run_dir else tempfile.TemporaryDirectory()
         self.run_dir = Path(run_dir or self.temporary.name).absolute()  # workers may be elsewhere
-        self.log = self.run_dir / "evaluations.jsonl"
         drawn = zlib.crc32(json.dumps(self.configurations, default=plain).encode())
         self.settings = {"max_iter": max_iter, "eta": eta, "seed": seed, **(settings or {})}
         self.settings |= {"random_search": random_search, "configurations": drawn}
@@ -149,8 +146,6 @@ class Hyperband:
             done = self.brackets[s][i - 1][1] if i else 0
             trial = Trial(seed, done, self._path(c, i - 1), self._path(c, i))
             trial.save_to.parent.mkdir(exist_ok=True)
-            if done and not trial.start.exists():
-                raise FileNotFoundError(f"{trial.start}, a survivor's weights, is missing")
         params = dict(self.configurations[c])
         return (c, i), self.try_params, self.data, self.brackets[s][i][1], params, trial
 
@@ -163,12 +158,11 @@ class Hyperband:
         entry |= {"trained": epochs - before, "params": self.configurations[c], **answer}
         entry |= {"loss": loss if math.isfinite(loss) else None, "seconds": round(seconds, 2)}
         line = json.dumps(entry, default=plain)
-        with self.log.open("a") as file:
+        with (self.run_dir / "evaluations.jsonl").open("a") as file:
             file.write(line + "\n")
         self.finished[key] = entry = json.loads(line)  # as it is when the search goes on
         self._path(c, i - 1).unlink(missing_ok=True)
-        count = f"{len(self.finished)} of {sum(n for r in self.brackets.values() for n, _ in r)}"
-        print(f"{count}: loss {loss:.4f} after {epochs} epochs: {entry['params']}", flush=True)
+        print(f"{len(self.finished)}: loss {loss:.4f} after {epochs} epochs: {entry['params']}")
 
 
 def open_run(run_dir, settings):

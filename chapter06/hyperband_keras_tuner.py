@@ -9,7 +9,6 @@ The same digits, network and space. KerasTuner judges a training by its best epo
 from that epoch's weights, with a new optimizer. A search that was cut off goes on.
 """
 
-import json
 import sys
 import zlib
 
@@ -83,16 +82,12 @@ def main():
         )
     except Exception as error:  # NumPy, zlib and KerasTuner raise a dozen kinds
         sys.exit(f"error: {args.data or 'MNIST'}: {' '.join(str(error).split())}")
-    try:
-        validation = {"validation_data": (data["val_X"], data["val_y"])}
-        tuner.search(**validation, validation_batch_size=500, verbose=0)
-    except KeyboardInterrupt:
-        sys.exit("Interrupted: the same command goes on after the last finished training.")
-    evaluations = list_evaluations(tuner.oracle)
-    lines = (json.dumps(evaluation) + "\n" for evaluation in evaluations)
-    (args.run_dir / "evaluations.jsonl").write_text("".join(lines))
-    plot_search(pd.DataFrame(evaluations), args.run_dir / "search.png")
-    print(f"Best: {min(evaluations, key=lambda entry: entry['loss'] or np.inf)}")
+    validation = {"validation_data": (data["val_X"], data["val_y"]), "validation_batch_size": 500}
+    tuner.search(**validation, verbose=0)
+    table = pd.DataFrame(list_evaluations(tuner.oracle))
+    table.to_json(args.run_dir / "evaluations.jsonl", orient="records", lines=True)
+    plot_search(table, args.run_dir / "search.png")
+    print(f"Best: {table.loc[table['loss'].idxmin()].to_dict()}")
 
 
 if __name__ == "__main__":

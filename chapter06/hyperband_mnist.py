@@ -49,23 +49,20 @@ def load_data(source=None):
     train_y, test_y = train_y.ravel().astype("int64"), test_y.ravel().astype("int64")
     if set(train_y) != set(range(train_y.max() + 1)) or not set() < set(test_y) <= set(train_y):
         raise ValueError("labels are not whole numbers from 0 on, each of them in y_train")
-    data = {"test_X": test_X.reshape(len(test_X), -1), "test_y": test_y}
-    data["sizes"] = data["test_X"].shape[1], int(train_y.max()) + 1
     rows, size = train_X.reshape(len(train_X), -1), min(5000, len(train_y) // 12)
     parts = train_test_split(rows, train_y, test_size=size, stratify=train_y, random_state=0)
-    return data | dict(zip(("train_X", "val_X", "train_y", "val_y"), parts, strict=True))
+    data = dict(zip(("train_X", "val_X", "train_y", "val_y"), parts, strict=True))
+    data |= {"test_X": test_X.reshape(len(test_X), -1), "test_y": test_y}
+    return data | {"sizes": (rows.shape[1], int(train_y.max()) + 1)}
 
 
 def build_network(sizes=(784, 10), dropout=0.5, optimizer="adam", learning_rate=0.001):
-    """The book's network, compiled: pixels (n, sizes[0]), 0-255, to sizes[1] probabilities.
-
-    dropout: share of the neurons that is dropped. (The book calls it `keep_prob`.)
-    """
+    """The book's network, compiled: pixels (n, sizes[0]), 0-255, to sizes[1] probabilities."""
     inputs = keras.Input(shape=(sizes[0],), name="input")
     x = layers.Rescaling(1 / 255, name="rescale")(inputs)
     for number, neurons in enumerate((512, 256, 128), 1):
         x = layers.Dense(neurons, activation="relu", name=f"hidden{number}")(x)
-        x = layers.Dropout(dropout, name=f"dropout{number}")(x)
+        x = layers.Dropout(dropout, name=f"dropout{number}")(x)  # the book's `keep_prob`
     prediction = layers.Dense(sizes[1], activation="softmax", name="output")(x)
     model = keras.Model(inputs=inputs, outputs=prediction, name="hyperband_mnist")
     optimizer = keras.optimizers.get(optimizer)
@@ -125,13 +122,9 @@ def plot_search(table, path):
     fig, axes = plt.subplots(*shape, sharey=True, figsize=(14, 7), layout="constrained")
     for ax, (s, bracket) in zip(axes[0], brackets, strict=False):
         for _, one in bracket.sort_values("rung").groupby("config"):
-            color = "tab:blue" if one["epochs"].max() == table["epochs"].max() else "0.7"
-            ax.plot(one["epochs"], one["loss"], "o-", color=color)
+            ax.plot(one["epochs"].astype(str), one["loss"], "o-", color="tab:blue", alpha=0.5)
         counts = ", ".join(map(str, bracket.groupby("rung").size()))
-        ax.set(title=f"bracket {s}: {counts}", xlabel="epochs", xscale="log", yscale="log")
-        epochs = bracket["epochs"].unique()
-        ax.set_xticks(epochs, epochs)
-        ax.set_xticks([], minor=True)
+        ax.set(title=f"bracket {s}: {counts}", xlabel="epochs", yscale="log")
     for ax, name in zip(axes[1], params, strict=False):
         ax.scatter(params[name], table["loss"], c=table["epochs"], norm="log")
         ax.set_xlabel(name)
@@ -187,22 +180,19 @@ def main():
         data = load_data(args.data)
         data |= {name: data[name][: args.train_images] for name in ("train_X", "train_y")}
         checksum = zlib.crc32(data["train_X"].tobytes() + data["train_y"].tobytes())
-        kind = {"max_iter": args.max_iter, "eta": args.eta, "random_search": args.random_search}
-        kind |= {"seed": args.seed, "run_dir": args.run_dir}
-        settings = {"script": "hyperband_mnist", "data": checksum}
-        search = Hyperband(data, get_params, try_params, **kind, settings=settings)
+        names = ("max_iter", "eta", "random_search", "seed", "run_dir")
+        options = {name: getattr(args, name) for name in names}
+        options["settings"] = {"script": "hyperband_mnist", "data": checksum}
+        search = Hyperband(data, get_params, try_params, **options)
         model = keras.models.load_model(best) if best.exists() else None
-    except Exception as error:  # NumPy, zlib, h5py and Keras raise a dozen kinds
-        sys.exit(f"error: {args.data or 'MNIST'}: {' '.join(str(error).split())}")
-    try:
         results = search.run()
         if model is None:
             refit(data, results[0], args.seed, new)
             model = keras.models.load_model(new.replace(best))
     except KeyboardInterrupt:
         sys.exit("Interrupted: the same command goes on after the last finished evaluation.")
-    except OSError as error:  # a full disk, a survivor's weights gone
-        sys.exit(f"error: {error}")
+    except Exception as error:  # NumPy, zlib, h5py and Keras raise a dozen kinds
+        sys.exit(f"error: {args.data or 'MNIST'}: {' '.join(str(error).split())}")
     scores = report(model, data, results, args.run_dir)
     (args.run_dir / "metrics.json").write_text(json.dumps(search.settings | scores, indent=2))
     print(f"Model, evaluations, metrics and picture are in {args.run_dir}")

@@ -50,23 +50,20 @@ def load_data(source=None):
     train_y, test_y = train_y.ravel().astype("int64"), test_y.ravel().astype("int64")
     if set(train_y) != set(range(train_y.max() + 1)) or not set() < set(test_y) <= set(train_y):
         raise ValueError("labels are not whole numbers from 0 on, each of them in y_train")
-    data = {"test_X": test_X.reshape(len(test_X), -1), "test_y": test_y}
-    data["sizes"] = data["test_X"].shape[1], int(train_y.max()) + 1
     rows, size = train_X.reshape(len(train_X), -1), min(5000, len(train_y) // 12)
     parts = train_test_split(rows, train_y, test_size=size, stratify=train_y, random_state=0)
-    return data | dict(zip(("train_X", "val_X", "train_y", "val_y"), parts, strict=True))
+    data = dict(zip(("train_X", "val_X", "train_y", "val_y"), parts, strict=True))
+    data |= {"test_X": test_X.reshape(len(test_X), -1), "test_y": test_y}
+    return data | {"sizes": (rows.shape[1], int(train_y.max()) + 1)}
 
 
 def build_network(sizes=(784, 10), dropout=0.5, optimizer="adam", learning_rate=0.001):
-    """The book's network, compiled: pixels (n, sizes[0]), 0-255, to sizes[1] probabilities.
-
-    dropout: share of the neurons that is dropped. (The book calls it `keep_prob`.)
-    """
+    """The book's network, compiled: pixels (n, sizes[0]), 0-255, to sizes[1] probabilities."""
     inputs = keras.Input(shape=(sizes[0],), name="input")
     x = layers.Rescaling(1 / 255, name="rescale")(inputs)
     for number, neurons in enumerate((512, 256, 128), 1):
         x = layers.Dense(neurons, activation="relu", name=f"hidden{number}")(x)
-        x = layers.Dropout(dropout, name=f"dropout{number}")(x)
+        x = layers.Dropout(dropout, name=f"dropout{number}")(x)  # the book's `keep_prob`
     prediction = layers.Dense(sizes[1], activation="softmax", name="output")(x)
     model = keras.Model(inputs=inputs, outputs=prediction, name="random_search_mnist")
     optimizer = keras.optimizers.get(optimizer)
@@ -138,12 +135,11 @@ def search(X, y, log, finished, n_iter=10, cv=3, epochs=1, seed=1):
 
 def plot_search(table, path):
     """A panel for each hyperparameter: accuracy in cross-validation by its values."""
-    names = list(create_hyperparameters())
-    fig, axes = plt.subplots(1, len(names), sharey=True, figsize=(12, 4), layout="constrained")
-    for ax, name in zip(axes, names, strict=True):
+    fig, axes = plt.subplots(1, 4, sharey=True, figsize=(12, 4), layout="constrained")
+    for ax, name in zip(axes, create_hyperparameters(), strict=True):
         ax.errorbar(table[name], table["accuracy"], table["deviation"], fmt="o", capsize=3)
         ax.set_xlabel(name)
-    axes[names.index("learning_rate")].set_xscale("log")
+    axes[3].set_xscale("log")
     axes[0].set_ylabel("accuracy of the folds, mean ± standard deviation")
     fig.savefig(path)
 
@@ -195,9 +191,6 @@ def main():
         settings |= options
         finished = open_run(args.run_dir, settings)
         model = keras.models.load_model(best) if best.exists() else None
-    except Exception as error:  # NumPy, zlib, h5py and Keras raise a dozen kinds
-        sys.exit(f"error: {args.data or 'MNIST'}: {' '.join(str(error).split())}")
-    try:
         table = search(X, y, args.run_dir / "evaluations.jsonl", finished, **options)
         if model is None:
             winner = table[list(create_hyperparameters())].iloc[0].to_dict()
@@ -206,8 +199,8 @@ def main():
             new.replace(best)
     except KeyboardInterrupt:
         sys.exit("Interrupted: the same command goes on after the last finished fit.")
-    except OSError as error:  # a full disk
-        sys.exit(f"error: {error}")
+    except Exception as error:  # NumPy, zlib, h5py and Keras raise a dozen kinds
+        sys.exit(f"error: {args.data or 'MNIST'}: {' '.join(str(error).split())}")
     scores = report(model, data, table, args.run_dir)
     (args.run_dir / "metrics.json").write_text(json.dumps(settings | scores, indent=2))
     print(f"Model, scores, metrics and picture are in {args.run_dir}")

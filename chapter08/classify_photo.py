@@ -25,37 +25,27 @@ def read_pixels(file, side):
     return tf.image.resize(np.asarray(read_photo(file)), (side, side)).numpy()
 
 
-def classify(model, class_names, pixels):
-    """The class of a photograph, of shape (side, side, 3), and the probability of that class."""
-    p = float(model.predict_on_batch(pixels[None])[0, 0])
-    return class_names[int(p > 0.5)], max(p, 1 - p)
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("photos", nargs="+", type=Path, metavar="PHOTO", help="image files")
-    parser.add_argument(
-        "--run-dir", type=Path, default="runs/inceptionv3_dogs_cats", help="of a trained network"
-    )
+    parser.add_argument("--run-dir", type=Path, default="runs/inceptionv3_dogs_cats")
     args = parser.parse_args()
     try:
         class_names = json.loads((args.run_dir / "settings.json").read_text())["class_names"]
         model = keras.models.load_model(args.run_dir / "model.keras")
-        side = model.input_shape[1]
     except Exception as error:  # h5py, zipfile and Keras raise a dozen kinds
         sys.exit(f"error: {args.run_dir}: {' '.join(str(error).split())}")
-    skipped = 0
+    status = 0
     for photo in args.photos:
         try:
-            pixels = read_pixels(photo, side)
+            pixels = read_pixels(photo, model.input_shape[1])
         except Exception as error:  # Pillow raises a dozen kinds, too
             print(f"skipped: {photo}: {error}", file=sys.stderr)
-            skipped += 1
+            status = 1
             continue
-        label, probability = classify(model, class_names, pixels)
-        print(f"{photo}: {label} ({probability:.1%})")
-    if skipped == len(args.photos):
-        sys.exit("error: none of the files is a photograph that can be read")
+        p = float(model.predict_on_batch(pixels[None])[0, 0])  # of the second class
+        print(f"{photo}: {class_names[int(p > 0.5)]} ({max(p, 1 - p):.1%})")
+    sys.exit(status)
 
 
 if __name__ == "__main__":

@@ -39,9 +39,7 @@ def grad_cam(model, pixels):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("photos", nargs="+", type=Path, metavar="PHOTO", help="image files")
-    parser.add_argument(
-        "--run-dir", type=Path, default="runs/inceptionv3_dogs_cats", help="of a trained network"
-    )
+    parser.add_argument("--run-dir", type=Path, default="runs/inceptionv3_dogs_cats")
     parser.add_argument("--output", type=Path, help="default: grad_cam.png in --run-dir")
     args = parser.parse_args()
     fig, axes = plt.subplots(2, len(args.photos), squeeze=False, layout="constrained")

@@ -7,9 +7,8 @@ Book: chapter 8, "More data is always beneficial".
 
 The training has left the frozen backbone's features of all photographs in its run folder. Those to
 train and to validate are cut into --folds parts; each part in turn is what the others, and smaller
-draws of them, are scored on. So the figures of one size come from different photographs, to train
-and to score, also at the full size, whose draws share three quarters of their photographs with
-five folds. The test photographs stay out of it.
+draws of them, are scored on. So the figures of one size, also the full one, come from different
+photographs. The test photographs stay out of it.
 """
 
 import argparse
@@ -59,11 +58,8 @@ def measure(X, y, folds, steps, seed):
     splits = StratifiedKFold(folds, shuffle=True, random_state=seed).split(X, y)
     for fold, (train, val) in enumerate(splits):
         for n in choose_sizes(len(train)):
-            rows = train
-            if n < len(train):
-                rows, _ = train_test_split(
-                    train, train_size=n, stratify=y[train], random_state=seed
-                )
+            draw = {"train_size": n, "stratify": y[train], "random_state": seed}
+            rows = train_test_split(train, **draw)[0] if n < len(train) else train
             keras.utils.set_random_seed(seed + fold)
             accuracy = score_head(X[rows], y[rows], X[val], y[val], steps)
             table.append({"fold": fold, "n": n, "accuracy": accuracy})
@@ -73,10 +69,9 @@ def measure(X, y, folds, steps, seed):
 
 def fit_line(table):
     """Slope of accuracy over log2 n: mean and standard deviation of the folds, and R² of all."""
-    slopes = [
-        np.polyfit(np.log2(rows["n"]), rows["accuracy"], 1)[0] for _, rows in table.groupby("fold")
-    ]
-    r = np.corrcoef(np.log2(table["n"]), table["accuracy"])[0, 1]
+    table = table.assign(x=np.log2(table["n"]))
+    slopes = [np.polyfit(rows["x"], rows["accuracy"], 1)[0] for _, rows in table.groupby("fold")]
+    r = np.corrcoef(table["x"], table["accuracy"])[0, 1]
     return {"gain_per_doubling": np.mean(slopes), "std": np.std(slopes, ddof=1), "r_squared": r**2}
 
 
@@ -89,15 +84,14 @@ def main():
     parser.add_argument("--output", type=Path, default="runs/how_much_data", help="a new folder")
     args = parser.parse_args()
     try:
-        if min(args.folds - 1, args.steps, args.seed + 1) < 1:
-            raise ValueError("--folds begins at 2, --steps at 1, --seed at 0")
         runs = {}
         for run_dir in args.run_dirs:
             with np.load(run_dir / "features.npz", allow_pickle=False) as file:
                 X, y = (np.concatenate([file[f"train_{a}"], file[f"val_{a}"]]) for a in "Xy")
-            if len(y) * (1 - 1 / args.folds) <= SMALLEST:
-                raise ValueError(f"{run_dir} has {len(y)} photographs, too few for {SMALLEST}")
+            if len(y) * (1 - 1 / args.folds) <= SMALLEST or args.steps < 1:
+                raise ValueError(f"--folds and --steps must fit the {len(y)} of {run_dir}")
             runs[run_dir.name] = X, y
+        keras.utils.set_random_seed(args.seed)
         args.output.mkdir(parents=True)
     except Exception as error:  # NumPy and zipfile raise a dozen kinds
         sys.exit(f"error: {' '.join(str(error).split())}")
@@ -105,19 +99,16 @@ def main():
     for name, (X, y) in runs.items():
         print(name)
         tables.append(measure(X, y, args.folds, args.steps, args.seed).assign(run=name))
-        line = lines[name] = fit_line(tables[-1])
-        groups = tables[-1].groupby("n")["accuracy"]
-        plt.errorbar(
-            groups.mean().index, groups.mean(), groups.std(), capsize=4, fmt="o-", label=name
-        )
-        print("accuracy {:+.4f} ± {:.4f} per doubling, R² {:.2f}".format(*line.values()))
-    plt.gca().set(xlabel="training photographs", ylabel="accuracy", xscale="log")
-    plt.legend(title="mean ± standard deviation of the parts")
-    plt.savefig(args.output / "how_much_data.png")
+        lines[name] = fit_line(tables[-1])
+        print("accuracy {:+.4f} ± {:.4f} per doubling, R² {:.2f}".format(*lines[name].values()))
     table = pd.concat(tables)
     table.to_csv(args.output / "accuracy.csv", index=False)
     means = table.groupby(["run", "n"])["accuracy"].agg(["mean", "std"]).round(4)
     print(means)
+    curves = means["mean"].unstack("run")
+    curves.plot(yerr=means["std"].unstack("run"), marker="o", capsize=4, logx=True)
+    plt.gca().set(xlabel="training photographs", ylabel="accuracy, mean ± standard deviation")
+    plt.savefig(args.output / "how_much_data.png")
     metrics = {"seed": args.seed, "folds": args.folds, "steps": args.steps, "lines": lines}
     metrics["val"] = {name: means.loc[name].to_dict("index") for name in lines}
     (args.output / "metrics.json").write_text(json.dumps(metrics, indent=2))

@@ -5,7 +5,6 @@ Book: chapter 8, "Transfer learning in Keras".
     python chapter08/data_setup.py                # once: sorts the photographs into folders
     python chapter08/inceptionv3_dogs_cats.py     # the book's backbone, fetched once (88 MB)
     python chapter08/inceptionv3_dogs_cats.py --backbone mobilenet    # 2 MB, for a laptop
-    python chapter08/inceptionv3_dogs_cats.py --weights notop.h5      # a file brought by hand
     python chapter08/inceptionv3_dogs_cats.py --data sample --weights none    # needs no network
 
 Stage 1, feature extraction: the pretrained network, the backbone, is frozen, and two new layers on
@@ -15,7 +14,6 @@ top of it learn. Stage 2, fine-tuning: its last blocks learn, too, slowly.
 import argparse
 import hashlib
 import json
-import shutil
 import sys
 import zlib
 from concurrent.futures import ThreadPoolExecutor
@@ -122,8 +120,6 @@ def load_data(source=None, image_size=299, batch_size=30):
         for digest in seen.keys() & set(digests):
             raise ValueError(f"{seen[digest]} is also in {part}: trained and tested on")
         seen |= dict(zip(digests, files, strict=True))
-        for path in sorted(set((folder / part).glob("[!.]*/[!.]*")) - set(files)):
-            print(f"left out: {path}")
     return data | {"checksum": zlib.crc32(f"{list(seen)} {data['train_y'].tolist()}".encode())}
 
 
@@ -146,11 +142,9 @@ def extract_features(model, data, path):
         extractor = keras.Model(model.input, model.get_layer("avg_pool").output)
         features = {f"{part}_y": data[f"{part}_y"] for part in PARTS}
         features |= {f"{part}_X": extractor.predict(data[part]) for part in PARTS}
-        new = path.with_name(f"new_{path.name}")
-        np.savez(new, **features)
-        new.replace(path)  # a kill leaves all of it or nothing
-    with np.load(path, allow_pickle=False) as file:
-        return dict(file)
+        np.savez(path.with_stem("new_features"), **features)
+        path.with_stem("new_features").replace(path)  # a kill leaves all of it or nothing
+    return dict(np.load(path, allow_pickle=False))
 
 
 def create_datagen():
@@ -161,12 +155,12 @@ def create_datagen():
 
 
 def create_callbacks(run_dir, name, model, first_epoch=0):
-    """TensorBoard, log, the whole `model` after the best epoch of stage `name` and the last."""
+    """TensorBoard, log, `model` after the best epoch of stage `name`, the best of all, the last."""
 
     def save(epoch, logs):
-        losses = pd.read_csv(run_dir / "history.csv")["val_loss"][first_epoch:]
-        best = losses.argmin() == len(losses) - 1
-        files = [f"{name}.keras", "last.keras"] if best else ["last.keras"]
+        losses = pd.read_csv(run_dir / "history.csv")["val_loss"]
+        best = {f"{name}.keras": losses[first_epoch:], "model.keras": losses}
+        files = [*(file for file in best if best[file].idxmin() == epoch), "last.keras"]
         for file in files:
             model.save(run_dir / f"new_{file}")
         for file in files:  # only what is whole: a kill leaves the files of the epoch before
@@ -257,15 +251,15 @@ def report(data, run_dir):
     for name in ("feature_extraction", "fine_tuning", "model"):
         if (run_dir / f"{name}.keras").exists():
             model = keras.models.load_model(run_dir / f"{name}.keras")
-            probabilities = model.predict(data["test"], verbose=0)[:, 0]
-            right[name] = (probabilities > 0.5) == data["test_y"]
+            answers = model.predict(data["test"], verbose=0)[:, 0] > 0.5
+            right[name] = (answers == data["test_y"]).astype(float)
     if "fine_tuning" in right:
-        right["gain"] = right["fine_tuning"] * 1.0 - right["feature_extraction"]
-    scores = {"val": model.evaluate(data["val"], verbose=0, return_dict=True)}
-    print(f"val accuracy {scores['val']['accuracy']:.4f}")
-    for name in right:
-        scores[name] = {"accuracy": right[name].mean(), "error": right[name].sem()}
-        print(f"test accuracy {right[name].mean():.4f} ± {right[name].sem():.4f}, {name}")
+        right["gain"] = right["fine_tuning"] - right["feature_extraction"]
+    table = pd.DataFrame({"accuracy": right.mean(), "error": right.sem()})
+    print(f"On the test photographs:\n{table.round(4)}")
+    val = model.evaluate(data["val"], verbose=0, return_dict=True)
+    print(f"val accuracy {val['accuracy']:.4f}")
+    scores = {"val": val} | table.to_dict("index")
     return scores | {"test": scores.pop("model")}
 
 
@@ -273,7 +267,7 @@ def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", metavar="SOURCE", help='"sample" or a folder')
     parser.add_argument("--backbone", choices=BACKBONES, default="inceptionv3", help="the book's")
-    parser.add_argument("--weights", default="imagenet", help="of it: imagenet, none, or a file")
+    parser.add_argument("--weights", default="imagenet", help="imagenet, none, or a file")
     parser.add_argument("--image-size", type=int, help="side, default: the backbone's own")
     parser.add_argument("--epochs", type=int, default=20, help="of both stages, default: 20")
     parser.add_argument("--unfreeze-after", type=int, default=10, help="epochs, default: 10")
@@ -316,17 +310,11 @@ def main():
         sys.exit(f"error: {args.data or PHOTOS}: {' '.join(str(error).split())}")
     train(model, data, args, done)
     history = pd.read_csv(args.run_dir / "history.csv", index_col="epoch")
-    best = int(history["val_loss"].argmin())
-    stage = "feature_extraction" if best < args.unfreeze_after else "fine_tuning"
-    new = shutil.copy(args.run_dir / f"{stage}.keras", args.run_dir / "new_model.keras")
-    new.replace(args.run_dir / "model.keras")
     history.plot(subplots=[("loss", "val_loss"), ("accuracy", "val_accuracy")], grid=True)
     plt.savefig(args.run_dir / "learning_curves.png")
     metrics = settings | report(data, args.run_dir)
-    metrics |= {"epochs": len(history), "best_epoch": best + 1}
+    metrics |= {"epochs": len(history), "best_epoch": int(history["val_loss"].argmin()) + 1}
     (args.run_dir / "metrics.json").write_text(json.dumps(metrics, indent=2))
-    if args.weights == "none":
-        print("Random weights have nothing to hand on: see --weights imagenet for the lesson.")
     print(f"Model, metrics and pictures are in {args.run_dir}")
 
 

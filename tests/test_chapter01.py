@@ -7,14 +7,8 @@ from importlib.util import find_spec
 
 import numpy as np
 import pytest
-from conftest import ROOT, load_script
+from conftest import load_script, run_python
 from PIL import Image
-
-SCRIPTS = {
-    "xor_from_scratch": ([], ["activations.png", "xor.png"]),
-    "optimizers": (["--steps", 200], ["optimizers.png"]),
-    "holdout_and_kfold": (["--epochs", 1], ["holdout_and_kfold.png"]),
-}
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +26,31 @@ def validation():
     return load_script("chapter01/holdout_and_kfold.py")
 
 
+def run_lesson(name, folder):
+    """What it writes as metrics; its pictures have been looked at."""
+    result = run_python(f"chapter01/{name}.py", cwd=folder)
+    assert result.returncode == 0, result.stderr
+    pictures = list((folder / "runs" / name).glob("*.png"))
+    assert len(pictures) == (2 if "xor" in name else 1)
+    for picture in pictures:
+        with Image.open(picture) as image:
+            assert min(image.size) > 200
+            assert len(image.convert("RGB").getcolors(1 << 24)) > 20, "an empty picture"
+    return json.loads((folder / "runs" / name / "metrics.json").read_text())
+
+
 # The network from scratch
+
+
+def test_xor_as_a_user_runs_it(tmp_path):
+    """Neither a neuron nor linear layers; two layers at each of ten seeds, whatever the batch."""
+    metrics = run_lesson("xor_from_scratch", tmp_path)
+    for scores in metrics["baselines"].values():  # the best they can do is to say 0.5 always
+        assert scores["accuracy"] <= 0.75 and scores["mse"] == pytest.approx(0.25, abs=1e-4)
+    assert metrics["train"]["accuracy"] == 1 and metrics["train"]["mse"] < 1e-3
+    solved = metrics["solved_of_10_seeds"]
+    assert [runs for name, runs in solved.items() if "4 hidden" in name] == [10, 10, 10]
+    assert metrics["gradient_check"] < 1e-9
 
 
 def test_neuron_and_activations_at_known_values(xor):
@@ -53,22 +71,15 @@ def test_neuron_and_activations_at_known_values(xor):
         np.testing.assert_allclose(derivative(z), slopes, atol=1e-9, err_msg=name)
 
 
-def test_sigmoid_and_softmax_stay_finite(xor):
+def test_sigmoid_stays_finite(xor):
     with np.errstate(over="raise", invalid="raise"):
         assert xor.sigmoid(np.array([-1000.0, 1000.0])).tolist() == [0, 1]
-        a = xor.softmax(np.array([[1000.0, 1000.0, -1000.0], [1.0, 2.0, 3.0]]))
-    np.testing.assert_allclose(a[0], [0.5, 0.5, 0])
-    np.testing.assert_allclose(a[1], [0.09003057, 0.24472847, 0.66524096], atol=1e-8)
 
 
 def test_costs_worked_by_hand(xor):
     y, predicted = np.array([[1.0], [0.0]]), np.array([[0.8], [0.4]])
     assert xor.mse_cost(y, predicted) == pytest.approx((0.2**2 + 0.4**2) / 4)
     assert xor.cross_entropy_cost(y, predicted) == pytest.approx(-np.log(0.8 * 0.6) / 2)
-    one_hot = np.array([[0.0, 1.0, 0.0]])
-    assert xor.cross_entropy_cost(one_hot, np.array([[0.2, 0.7, 0.1]])) == pytest.approx(
-        -np.log(0.7)
-    )
     assert np.isfinite(xor.cross_entropy_cost(y, 1 - y))
 
 
@@ -100,124 +111,81 @@ def test_no_line_separates_xor(xor):
     assert best == 0.75
 
 
-@pytest.mark.parametrize(("activation", "cost"), [("linear", "mse"), ("sigmoid", "cross_entropy")])
-def test_a_single_neuron_fails_on_xor(xor, activation, cost):
+def test_an_epoch_uses_every_row_once(xor):
+    """At a rate this small the steps of three rows and one add up as if taken at one place."""
+    layers, rate = [(np.array([[0.3], [-0.2]]), np.array([0.1]))], 1e-7
+    errors = (xor.forward(layers, ["linear"], xor.XOR_X)[0] - xor.XOR_Y)[:, 0]
     rng = np.random.default_rng(0)
-    layers = xor.init_layers((2, 1), rng)
-    history = xor.train(layers, [activation], xor.XOR_X, xor.XOR_Y, cost, 0.3, 1000, 4, rng)
-    result = xor.evaluate(layers, [activation], xor.XOR_X, xor.XOR_Y)
-    assert result["accuracy"] <= 0.75
-    assert result["mse"] == pytest.approx(0.25, abs=1e-4)
-    # The best it can do is to say 0.5 always: J = 0.25/2, or log 2.
-    assert history[-1] == pytest.approx(0.125 if cost == "mse" else np.log(2), abs=1e-4)
+    xor.train(layers, ["linear"], xor.XOR_X, xor.XOR_Y, "mse", rate, 1, 3, rng)
+    possible = [(errors.sum() - alone) / 3 + alone for alone in errors]
+    assert np.isclose(possible, (layers[0][1] - 0.1) / -rate, rtol=1e-4).any()
 
 
-@pytest.mark.parametrize("batch_size", [4, 2, 1])
-def test_two_layers_solve_xor_for_ten_seeds(xor, batch_size):
-    solved = 0
-    for seed in range(10):
-        rng = np.random.default_rng(seed)
-        layers, activations = xor.init_layers((2, 4, 1), rng), ["tanh", "sigmoid"]
-        xor.train(
-            layers, activations, xor.XOR_X, xor.XOR_Y, "cross_entropy", 0.3, 600, batch_size, rng
-        )
-        solved += xor.evaluate(layers, activations, xor.XOR_X, xor.XOR_Y)["accuracy"] == 1
-    assert solved == 10
-
-
-@pytest.mark.parametrize("batch_size", [4, 3, 1])
-def test_an_epoch_uses_every_row_once(xor, batch_size):
-    # With a learning rate this small the steps of an epoch add up as if taken at one place.
-    rng, rate = np.random.default_rng(0), 1e-7
-    before = [(np.array([[0.3], [-0.2]]), np.array([0.1]))]
-    layers = [tuple(p.copy() for p in before[0])]
-    xor.train(layers, ["linear"], xor.XOR_X, xor.XOR_Y, "mse", rate, 1, batch_size, rng)
-    errors = xor.XOR_X @ before[0][0] + before[0][1] - xor.XOR_Y
-    sizes = {4: 4, 1: 1}
-    if batch_size in sizes:
-        expected = -rate * xor.XOR_X.T @ errors / sizes[batch_size]
-        np.testing.assert_allclose(layers[0][0] - before[0][0], expected, rtol=1e-4)
-    else:  # batches of three rows and one: the last row counts too
-        steps = (layers[0][1] - before[0][1]) / -rate
-        possible = [(errors.sum() - e) / 3 + e for e in errors[:, 0]]
-        assert np.isclose(possible, steps, rtol=1e-4).any()
-
-
-GRADIENT_CASES = [
+NETWORKS = [
     (["tanh", "sigmoid"], "cross_entropy", 1),
     (["sigmoid", "sigmoid"], "mse", 1),
     (["relu", "linear"], "mse", 2),
     (["leaky_relu", "tanh"], "mse", 1),
-    (["tanh", "softmax"], "cross_entropy", 3),
 ]
 
 
-def gradient_case(xor, activations, cost, outputs):
+def make_network(xor, outputs):
+    """Layers, X and y."""
     rng = np.random.default_rng(3)
     layers = xor.init_layers((3, 5, outputs), rng)
-    X, y = rng.normal(size=(6, 3)), rng.integers(0, 2, (6, outputs)).astype(float)
-    if activations[-1] == "softmax":
-        y = np.eye(outputs)[rng.integers(0, outputs, 6)]
-    predicted, cache = xor.forward(layers, activations, X)
-    gradients = xor.backward(layers, activations, cache, predicted, y, cost)
-    return layers, X, y, predicted, gradients
+    return layers, rng.normal(size=(6, 3)), rng.integers(0, 2, (6, outputs)).astype(float)
 
 
-@pytest.mark.parametrize(("activations", "cost", "outputs"), GRADIENT_CASES)
+@pytest.mark.parametrize(("activations", "cost", "outputs"), NETWORKS)
 def test_back_propagation_agrees_with_central_differences(xor, activations, cost, outputs):
-    layers, X, y, _, gradients = gradient_case(xor, activations, cost, outputs)
-    numeric = xor.numeric_gradients(layers, activations, X, y, cost)
-    assert xor.largest_difference(gradients, numeric) < 1e-8
+    layers, X, y = make_network(xor, outputs)
+    assert xor.gradient_error(layers, activations, X, y, cost) < 1e-8
+    gradients = xor.backward(layers, activations, X, y, cost)
     assert all(np.abs(g).max() > 1e-3 for layer in gradients for g in layer)
 
 
 def test_numeric_check_catches_a_planted_bug(xor, monkeypatch):
     wrong = (np.tanh, lambda z: 1 - np.tanh(z))  # the square forgotten
     monkeypatch.setitem(xor.ACTIVATIONS, "tanh", wrong)
-    layers, X, y, _, gradients = gradient_case(xor, ["tanh", "sigmoid"], "cross_entropy", 1)
-    numeric = xor.numeric_gradients(layers, ["tanh", "sigmoid"], X, y, "cross_entropy")
-    assert xor.largest_difference(gradients, numeric) > 1e-3
-    # Only the layer behind the wrong derivative is wrong: the last one does not use it.
-    assert xor.largest_difference(gradients[1:], numeric[1:]) < 1e-8
+    layers, X, y = make_network(xor, 1)
+    assert xor.gradient_error(layers, ["tanh", "sigmoid"], X, y, "cross_entropy") > 1e-3
 
 
-@pytest.mark.parametrize(
-    ("activations", "cost", "outputs"),
-    [case for case in GRADIENT_CASES if case[0][0] != "leaky_relu"],
-)
+@pytest.mark.parametrize(("activations", "cost", "outputs"), NETWORKS[:3])
 def test_gradients_equal_keras(xor, activations, cost, outputs):
     import keras
 
-    layers, X, y, _, gradients = gradient_case(xor, activations, cost, outputs)
+    layers, X, y = make_network(xor, outputs)
     model = keras.Sequential([keras.Input((X.shape[1],))])
     for (_, bias), name in zip(layers, activations, strict=True):
         model.add(keras.layers.Dense(len(bias), activation=name))
     model.set_weights([parameter for layer in layers for parameter in layer])
-    kind = "binary" if outputs == 1 else "categorical"
-    loss = "mse" if cost == "mse" else f"{kind}_crossentropy"
+    loss = "mse" if cost == "mse" else "binary_crossentropy"
     scale = outputs / 2 if cost == "mse" else 1  # Keras averages over outputs, without our 1/2
     model.compile(keras.optimizers.SGD(1.0), loss, loss_weights=[scale])
     before = model.get_weights()
     model.train_on_batch(X, y)  # a step at rate 1 takes the gradient off
+    gradients = xor.backward(layers, activations, X, y, cost)
     for old, new, ours in zip(before, model.get_weights(), sum(gradients, ()), strict=True):
         np.testing.assert_allclose(old - new, ours, atol=1e-6)
 
 
-@pytest.mark.parametrize(
-    ("hidden", "output", "cost"),
-    [
-        ("tanh", "tanh", "cross_entropy"),
-        ("tanh", "softmax", "mse"),
-        ("tanh", "linear", "cross_entropy"),
-        ("softmax", "sigmoid", "cross_entropy"),
-    ],
-)
-def test_costs_without_a_gradient_are_refused(xor, hidden, output, cost):
-    with pytest.raises(ValueError, match=output):
-        gradient_case(xor, [hidden, output], cost, 2)
+def test_cross_entropy_behind_anything_else_is_refused(xor):
+    layers, X, y = make_network(xor, 1)
+    with pytest.raises(ValueError, match="behind tanh"):
+        xor.backward(layers, ["tanh", "tanh"], X, y, "cross_entropy")
 
 
 # The optimizers
+
+
+def test_optimizers_as_a_user_runs_them(tmp_path):
+    """Momentum and Adam settle long before SGD."""
+    metrics = run_lesson("optimizers", tmp_path)["steps_to_settle"]
+    assert len(metrics) == 8
+    for name in ("momentum", "Adam"):
+        assert metrics[f"bowl, {name}"]["0.01"] < metrics["bowl, SGD"]["0.01"] / 5
+        assert metrics[f"bowl, {name}"]["0.0001"] > metrics[f"bowl, {name}"]["0.01"]
 
 
 SMALL, LARGE, BETA = 2**-9, 2**-6, 0.875  # Keras passes settings through float32: exact there
@@ -238,12 +206,11 @@ def test_optimizers_equal_keras_step_by_step(
 ):
     import keras
 
-    start = np.random.default_rng(0).uniform(-1, 1, 2)
-    variable = keras.Variable(start, dtype="float64")
+    variable = keras.Variable([-4.0, -1.5], dtype="float64")
     optimizer = getattr(keras.optimizers, keras_name)(rate, **keras_settings)
     optimizer.build([variable])
     rule = functools.partial(optimizers.RULES[name], **settings)
-    for ours in optimizers.descend(rule, "bowl", rate, 50, start)[0][1:]:
+    for ours in optimizers.descend(rule, "bowl", rate, 50)[0][1:]:
         gradient = optimizers.BOWL @ keras.ops.convert_to_numpy(variable)
         optimizer.apply([keras.ops.convert_to_tensor(gradient, "float64")], [variable])
         np.testing.assert_allclose(ours, keras.ops.convert_to_numpy(variable), atol=1e-12)
@@ -286,15 +253,14 @@ def test_rmsprop_survives_a_gradient_of_zero(optimizers):
     assert theta[1] == pytest.approx(1 - 0.1 / np.sqrt(0.1), rel=1e-5)
 
 
-@pytest.mark.parametrize("start", [(-4, -1.5), (4, 1.5), (0.01, 0.01)])
-def test_momentum_as_printed_runs_away(optimizers, start):
-    path, losses = optimizers.descend(
-        optimizers.momentum_as_printed, "bowl", 0.005, steps=500, start=start
-    )
+@pytest.mark.parametrize("start", [(-4.0, -1.5), (4.0, 1.5), (0.01, 0.01)])
+def test_momentum_as_printed_runs_away(optimizers, monkeypatch, start):
+    loss, gradient, _, edges = optimizers.SURFACES["bowl"]
+    monkeypatch.setitem(optimizers.SURFACES, "bowl", (loss, gradient, start, edges))
+    path, losses = optimizers.descend(optimizers.momentum_as_printed, "bowl", 0.005, 500)
     assert (np.diff(path, axis=0) <= 0).all()  # no coordinate ever grows
     assert losses[-1] > 1e8
-    _, losses = optimizers.descend(optimizers.momentum, "bowl", 0.005, steps=500, start=start)
-    assert losses[-1] < 1e-4
+    assert optimizers.descend(optimizers.momentum, "bowl", 0.005, 500)[1][-1] < 1e-4
 
 
 def test_adam_as_printed_is_not_a_number_where_the_slope_is_negative(optimizers):
@@ -304,29 +270,19 @@ def test_adam_as_printed_is_not_a_number_where_the_slope_is_negative(optimizers)
     assert losses[-1] < 1e-2
 
 
-def test_momentum_and_adam_settle_long_before_sgd(optimizers):
-    best = {
-        name: optimizers.best_run(rule, "bowl", 1e-2, 1000)[0]
-        for name, rule in optimizers.RULES.items()
-    }
-    assert best["momentum"] < best["SGD"] / 5
-    assert best["Adam"] < best["SGD"] / 5
-
-
 def test_settling_means_for_good(optimizers):
     losses = np.full(101, 1e-3)
-    assert optimizers.steps_to_settle(losses, 1e-2, 100) == 0
+    assert optimizers.steps_to_settle(losses, 1e-2) == 0
     losses[[0, 20]] = 1
-    assert optimizers.steps_to_settle(losses, 1e-2, 100) == 21
-    losses[60] = 1
-    assert optimizers.steps_to_settle(losses, 1e-2, 100) is None
-    assert optimizers.steps_to_settle(losses[:50], 1e-2, 100) is None  # diverged
-    losses[60] = np.nan
-    assert optimizers.steps_to_settle(losses, 1e-2, 100) is None
+    assert optimizers.steps_to_settle(losses, 1e-2) == 21
+    assert optimizers.steps_to_settle(np.append(losses, 1e9), 1e-2) is None  # diverged
+    for late in (1, np.nan):
+        losses[60] = late
+        assert optimizers.steps_to_settle(losses, 1e-2) is None
 
 
 def test_gradients_of_the_surfaces(optimizers):
-    for loss, gradient, _ in optimizers.SURFACES.values():
+    for loss, gradient, *_ in optimizers.SURFACES.values():
         theta, step = np.array([0.7, -0.4]), 1e-6
         numeric = [(loss(theta + e) - loss(theta - e)) / (2 * step) for e in np.eye(2) * step]
         np.testing.assert_allclose(gradient(theta), numeric, rtol=1e-6)
@@ -357,37 +313,21 @@ def test_standard_error_is_what_repeated_measuring_shows(validation):
     assert validation.standard_error(0.97, 57) == pytest.approx(0.0226, abs=1e-4)
 
 
-def test_scaler_is_fitted_on_the_training_rows_of_each_fold(validation):
-    from sklearn.model_selection import StratifiedKFold, cross_validate
-
-    X, y = validation.load_data()
-    folds = StratifiedKFold(2, shuffle=True, random_state=0)
-    fitted = cross_validate(
-        validation.make_network(),
-        X,
-        y,
-        cv=folds,
-        params={"sklearnclassifier__epochs": 1, "sklearnclassifier__verbose": 0},
-        return_estimator=True,
-    )["estimator"]
-    for pipeline, (train, _) in zip(fitted, folds.split(X, y), strict=True):
-        np.testing.assert_allclose(pipeline[0].mean_, X[train].mean(axis=0))
-        assert not np.allclose(pipeline[0].mean_, X.mean(axis=0), rtol=1e-4)
-
-
-def test_every_fold_trains_for_the_epochs_asked_for(validation, monkeypatch):
+def test_every_fold_has_a_scaler_of_its_own_and_all_epochs(validation, monkeypatch):
+    from sklearn.datasets import load_breast_cancer
     from sklearn.model_selection import KFold
 
     seen, build = [], validation.build_network
 
     def build_and_watch(X, y):
+        np.testing.assert_allclose(X.mean(axis=0), 0, atol=1e-9)  # of its training rows alone
         model = build(X, y)
         fit = model.fit
         model.fit = lambda *a, **options: seen.append(options["epochs"]) or fit(*a, **options)
         return model
 
     monkeypatch.setattr(validation, "build_network", build_and_watch)
-    X, y = validation.load_data()
+    X, y = load_breast_cancer(return_X_y=True)
     validation.cross_validate_network(X[:100], y[:100], KFold(2), epochs=3)
     assert seen == [3, 3]
 
@@ -399,76 +339,32 @@ def test_leak_is_visible_on_noise(validation):
 
 
 @pytest.mark.slow
-def test_network_learns_and_does_as_well_as_logistic_regression(validation):
-    import keras
-    from sklearn.model_selection import StratifiedKFold
-
-    keras.utils.set_random_seed(0)
-    X, y = validation.load_data()
-    folds = StratifiedKFold(5, shuffle=True, random_state=0)
-    accuracy = validation.cross_validate_network(X, y, folds, epochs=15)
-    assert accuracy.mean() > 0.95  # majority class: 0.63
-
-
-# Each script as a user runs it
+def test_hold_out_and_k_fold_as_a_user_runs_them(tmp_path):
+    """The network learns, and does as well as logistic regression."""
+    metrics = run_lesson("holdout_and_kfold", tmp_path)
+    assert metrics["test"]["accuracy"] > 0.9 and 1 <= metrics["best_epoch"] <= 15
+    assert len(metrics["k_fold"]) == 4
+    assert all(scores["mean"] > 0.95 for scores in metrics["k_fold"].values())  # always 1: 0.63
 
 
 @pytest.mark.parametrize(
-    ("name", "backend"),
-    [
-        *((name, "tensorflow") for name in SCRIPTS),
-        pytest.param("holdout_and_kfold", "jax", marks=pytest.mark.slow),
-    ],
-)
-def test_script_as_a_user_runs_it(run_script, tmp_path, name, backend):
-    arguments, pictures = SCRIPTS[name]
-    if not find_spec(backend):
-        pytest.skip(f"no {backend}")
-    run_dir = tmp_path / "new" / "folder"
-    command = [f"chapter01/{name}.py", *arguments, "--run-dir", run_dir]
-    result = run_script(*command, cwd=ROOT / "chapter01", env={"KERAS_BACKEND": backend})
-    assert result.returncode == 0, result.stderr
-    metrics = json.loads((run_dir / "metrics.json").read_text())
-    assert metrics["script"] == name
-    for picture in pictures:
-        with Image.open(run_dir / picture) as image:
-            assert min(image.size) > 200
-            assert len(image.convert("RGB").getcolors(1 << 24)) > 20, "an empty picture"
-
-
-@pytest.mark.parametrize(
-    ("name", "arguments", "words"),
-    [
-        ("xor_from_scratch", ["--seed", "many"], ["--seed", "many"]),
-        ("optimizers", ["--steps", "10"], ["--steps", "100"]),
-        ("holdout_and_kfold", ["--epochs", "0"], ["--epochs"]),
-    ],
+    ("options", "message"),
+    [(["--epochs", "0"], "--epochs"), (["--run-dir", "file"], "File exists")],
 )
 def test_bad_arguments_are_named_and_nothing_is_written(
-    monkeypatch, capsys, tmp_path, name, arguments, words
+    validation, monkeypatch, capsys, tmp_path, options, message
 ):
-    run_dir = tmp_path / "run"
-    monkeypatch.setattr("sys.argv", [name, *arguments, "--run-dir", str(run_dir)])
-    with pytest.raises(SystemExit, match="2"):
-        load_script(f"chapter01/{name}.py").main()
-    message = capsys.readouterr().err.splitlines()[-1]
-    assert "error: " in message and all(word in message for word in words)
-    assert not run_dir.exists()
-
-
-@pytest.mark.parametrize("name", SCRIPTS)
-def test_run_dir_that_is_a_file(monkeypatch, capsys, tmp_path, name):
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "file").write_text("mine")
-    monkeypatch.setattr("sys.argv", [name, "--run-dir", str(tmp_path / "file")])
+    monkeypatch.setattr("sys.argv", ["holdout_and_kfold.py", *options])
     with pytest.raises(SystemExit, match="2"):
-        load_script(f"chapter01/{name}.py").main()
-    assert re.search("error: .*File exists", capsys.readouterr().err)
-    assert (tmp_path / "file").read_text() == "mine"
+        validation.main()
+    assert re.search(f"error: .*{message}", capsys.readouterr().err.splitlines()[-1])
+    assert (tmp_path / "file").read_text() == "mine" and not (tmp_path / "runs").exists()
 
 
 # The check of the machine
 
-NO_DEVICE = {"CUDA_VISIBLE_DEVICES": "-1", "KERAS_BACKEND": "tensorflow"}
 PASSED = "[[22, 28], [49, 64]]", "/job:localhost/replica:0/task:0/device:GPU:0"
 
 
@@ -477,59 +373,45 @@ def check_gpu(monkeypatch):
     """The script, as if the command line were empty and there were one GPU on which all works."""
     script = load_script("chapter01/check_gpu.py")
     monkeypatch.setattr("sys.argv", ["check_gpu.py"])
-    monkeypatch.setattr(script, "find_gpus", lambda keras: (["GPU:0"], True))
-    for name in ("multiply_matrices", "convolve_images", "fit_one_step"):
-        monkeypatch.setattr(script, name, lambda keras: PASSED)
+    monkeypatch.setattr(script, "find_gpus", lambda keras: ["GPU:0"])
+    for item in script.WORKS:
+        monkeypatch.setitem(script.WORKS, item, lambda keras: PASSED)
     return script
 
 
-def test_check_on_the_cpu(run_script, tmp_path):
-    result = run_script("chapter01/check_gpu.py", cwd=tmp_path, env=NO_DEVICE)
+@pytest.mark.parametrize(("backend", "cpu"), [("tensorflow", "CPU:0"), ("jax", "cpu:0")])
+def test_check_on_the_cpu(run_script, tmp_path, backend, cpu):
+    """On JAX TensorFlow is not needed."""
+    if not find_spec(backend):
+        pytest.skip(f"no {backend}")
+    env = {"CUDA_VISIBLE_DEVICES": "-1", "KERAS_BACKEND": backend, "JAX_PLATFORMS": "cpu"}
+    if backend == "jax":
+        (tmp_path / "tensorflow.py").write_text("raise ImportError('must not be needed')\n")
+        env["PYTHONPATH"] = str(tmp_path)
+    result = run_script("chapter01/check_gpu.py", cwd=tmp_path, env=env)
     assert result.returncode == 0, result.stdout + result.stderr
-    assert "OK    product      [[22, 28], [49, 64]] on CPU:0" in result.stdout
+    assert f" on {backend} " in result.stdout and "OK    fit          loss " in result.stdout
+    assert f"OK    product      [[22, 28], [49, 64]] on {cpu}" in result.stdout
     assert "OK    convolution  8 images" in result.stdout
-    assert "OK    fit          loss " in result.stdout
-    assert 'CUDA_VISIBLE_DEVICES is "-1"' in result.stdout
-
-
-def test_check_on_jax_without_tensorflow(run_script, tmp_path):
-    if not find_spec("jax"):
-        pytest.skip("JAX is not installed (requirements-cluster.txt has it)")
-    (tmp_path / "tensorflow.py").write_text("raise ImportError('TensorFlow must not be needed')\n")
-    env = {"KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(tmp_path)}
-    result = run_script("chapter01/check_gpu.py", env=env)
-    assert result.returncode == 0, result.stdout + result.stderr
-    assert " on jax " in result.stdout and "OK    fit " in result.stdout
-    assert "OK    product      [[22, 28], [49, 64]] on cpu:0" in result.stdout
+    assert "--    gpu " in result.stdout and "try: CUDA_VISIBLE_DEVICES" in result.stdout
 
 
 @pytest.mark.parametrize(
     ("backend", "settings", "words"),
     [
-        ("torch", {}, ["No module named 'torch'", "KERAS_BACKEND is torch"]),
-        ("theano", {}, ["Unable to import backend", "KERAS_BACKEND is theano"]),
-        (None, {"backend": "theano"}, ["Unable to import backend", "keras.json: delete it"]),
-        (
-            None,
-            {"image_data_format": "channels_first", "floatx": "float16"},
-            ["channels_first, float16", "keras.json: delete it"],
-        ),
+        ("theano", {}, "Unable to import backend"),
+        ("tensorflow", {"image_data_format": "channels_first"}, "channels_first, float32"),
     ],
 )
 def test_check_names_the_setting_that_keeps_keras_from_working(
-    run_script, tmp_path, monkeypatch, backend, settings, words
+    run_script, tmp_path, backend, settings, words
 ):
-    monkeypatch.delenv("KERAS_BACKEND", raising=False)
-    (tmp_path / "torch.py").write_text("raise ModuleNotFoundError(\"No module named 'torch'\")\n")
-    env = {"PYTHONPATH": str(tmp_path), "KERAS_HOME": str(tmp_path)}
-    if settings:
-        (tmp_path / "keras.json").write_text(json.dumps(settings))
-    if backend:
-        env["KERAS_BACKEND"] = backend
+    (tmp_path / "keras.json").write_text(json.dumps(settings))
+    env = {"KERAS_HOME": str(tmp_path), "KERAS_BACKEND": backend}
     result = run_script("chapter01/check_gpu.py", env=env)
     assert result.returncode == 1 and "Traceback" not in result.stderr, result.stderr
-    (line,) = [line for line in result.stdout.splitlines() if line.startswith("FAIL  keras ")]
-    assert words[0] in line and words[1] in result.stdout
+    assert re.search(f"FAIL  keras .*{words}", result.stdout)
+    assert "try: if KERAS_BACKEND is set" in result.stdout and "keras.json" in result.stdout
 
 
 def test_check_passes_where_all_works_on_the_gpu(check_gpu, capsys):
@@ -539,31 +421,25 @@ def test_check_passes_where_all_works_on_the_gpu(check_gpu, capsys):
 
 
 def test_check_without_a_gpu_fails_where_one_is_required(check_gpu, monkeypatch, capsys):
-    monkeypatch.setattr(check_gpu, "find_gpus", lambda keras: ([], True))
+    monkeypatch.setattr(check_gpu, "find_gpus", lambda keras: [])
     assert check_gpu.main() == 0
-    assert "--    gpu " in capsys.readouterr().out
     monkeypatch.setattr("sys.argv", ["check_gpu.py", "--require-gpu"])
     assert check_gpu.main() == 1
-    out = capsys.readouterr().out
-    assert "FAIL  gpu " in out and "What to try where a GPU should be used:" in out
+    assert re.search("FAIL  gpu .*\n +try: no driver", capsys.readouterr().out)
 
 
 @pytest.mark.parametrize(
-    ("work", "remedy"),
-    [
-        ("multiply_matrices", "reboot"),
-        ("convolve_images", "cuDNN is missing"),
-        ("fit_one_step", "libdevice or ptxas"),
-    ],
+    ("item", "remedy"),
+    [("product", "reboot"), ("convolution", "cuDNN is missing"), ("fit", "libdevice or ptxas")],
 )
 @pytest.mark.parametrize("on_cpu", [True, False])
-def test_check_fails_where_one_item_does(check_gpu, monkeypatch, capsys, work, remedy, on_cpu):
+def test_check_fails_where_one_item_does(check_gpu, monkeypatch, capsys, item, remedy, on_cpu):
     def fail(keras):
         if on_cpu:  # the wrong device
             return "all right", "cpu:0"
         raise RuntimeError("CUDA_ERROR_INVALID_PTX\nand more")
 
-    monkeypatch.setattr(check_gpu, work, fail)
+    monkeypatch.setitem(check_gpu.WORKS, item, fail)
     assert check_gpu.main() == 1
     (block,) = re.findall(r"^FAIL .*(?:\n  .*)+", capsys.readouterr().out, re.M)
     why = "on cpu:0, although there is a GPU" if on_cpu else "RuntimeError: CUDA_ERROR_INVALID_PTX"
@@ -596,49 +472,17 @@ def test_check_sees_a_step_that_changes_nothing(monkeypatch):
         load_script("chapter01/check_gpu.py").fit_one_step(keras)
 
 
-@pytest.mark.parametrize(
-    ("machine", "words"),
-    [
-        ({}, ["dlopen or cuInit"]),
-        ({"CUDA_VISIBLE_DEVICES": ""}, ["hides the GPU", "dlopen"]),
-        ({"LD_LIBRARY_PATH": "/opt/cuda"}, ["dlopen", "LD_LIBRARY_PATH"]),
-        ({"driver": "470.256.02"}, ["needs driver 525", "dlopen"]),
-        ({"capability": "3.7"}, ["3.7 is too old", "dlopen"]),
-        ({"capability": "12.0"}, ["KERAS_BACKEND=jax", "dlopen"]),
-        ({"capability": "", "driver": "strange"}, ["dlopen"]),
-        ({"cuda": False}, ["tensorflow is there without CUDA"]),
-        ({"driver": "", "system": "Windows", "cuda": False}, ["WSL 2", "without CUDA"]),
-        ({"driver": "", "system": "Darwin", "cuda": False}, ["macOS", "without CUDA"]),
-        ({"driver": "", "release": "6.6-microsoft-standard-WSL2"}, ["driver in Windows"]),
-        ({"machine": "aarch64", "cuda": False}, ["for ARM", "without CUDA"]),
-    ],
-)
-def test_check_suggests_what_applies_to_the_machine(check_gpu, monkeypatch, machine, words):
-    monkeypatch.setattr(check_gpu.Path, "exists", lambda path: False)  # no container
-    for name in ("LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES"):
-        monkeypatch.delenv(name, raising=False)
-        if name in machine:
-            monkeypatch.setenv(name, machine[name])
-    for name, value in (("system", "Linux"), ("release", "6.8"), ("machine", "x86_64")):
-        value = machine.get(name, value)
-        monkeypatch.setattr(check_gpu.platform, name, lambda value=value: value)
-    driver, capability = machine.get("driver", "580.95.05"), machine.get("capability", "8.9")
-    cuda = machine.get("cuda", True)
-    remedies = check_gpu.suggest_remedies("tensorflow", cuda, driver, capability)
-    assert len(remedies) == len(words), remedies
-    for word, remedy in zip(words, remedies, strict=True):
-        assert word in remedy
-
-
 def test_check_reads_what_nvidia_smi_says(check_gpu, monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert check_gpu.ask_driver("driver_version") == ""
+    assert check_gpu.ask_driver() == ""
     fake = tmp_path / "nvidia-smi"
     for answer, expected in [
-        ("echo 580.95.05; echo 580.95.05", "580.95.05"),
-        ("echo '[N/A]'", ""),
+        (
+            "echo 580.95.05, 8.9, NVIDIA L4; echo 580.95.05, 8.9, NVIDIA L4",
+            "580.95.05, 8.9, NVIDIA L4",
+        ),
         ("echo NVIDIA-SMI has failed; exit 9", ""),
     ]:
         fake.write_text(f"#!/bin/sh\n{answer}\n")
         fake.chmod(0o755)
-        assert check_gpu.ask_driver("driver_version") == expected
+        assert check_gpu.ask_driver() == expected

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -36,6 +37,18 @@ def trained(tmp_path_factory, slow_training):
 
 def read_metrics(run_dir):
     return json.loads((run_dir / "metrics.json").read_text())
+
+
+@pytest.fixture
+def run_main(monkeypatch, tmp_path):
+    """Call a script's `main` as from a folder of its own."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(script, *arguments):
+        monkeypatch.setattr(sys, "argv", [script, *map(str, arguments)])
+        return load_script(script).main()
+
+    return run
 
 
 def make_rows(n=100, rows=7, **columns):
@@ -75,13 +88,16 @@ def test_split_of_the_real_set_has_the_books_sizes(dnn, real_data_dir):
         assert [data[f"{part}_y"].sum() for part in PARTS] == [1840, 230, 230]
 
 
-@pytest.mark.parametrize("separator", [",", ";", "\t"])
-def test_ids_with_and_without_a_name_are_no_numbers_to_learn_from(dnn, tmp_path, separator):
+def test_ids_with_and_without_a_name_are_no_numbers_to_learn_from(dnn, tmp_path):
     expected = dnn.load_data("sample", group_by_recording=True)
     assert expected["columns"] == [f"X{i}" for i in range(1, 179)]
     table = pd.read_csv(SAMPLE)
     ids = table.iloc[:, 0]
-    for name, column in (("id", ids), ("", ids.str.replace(".", ".V1.", n=1)), ("", ids.index)):
+    for separator, name, column in (
+        (",", "id", ids),
+        (";", "", ids.str.replace(".", ".V1.", n=1)),
+        ("\t", "", ids.index),
+    ):
         table.columns = [name, *table.columns[1:]]
         table[name] = column
         table.to_csv(tmp_path / "x.csv", sep=separator, index=False, encoding="utf-8-sig")
@@ -132,18 +148,16 @@ def test_tables_that_are_refused(dnn, tmp_path, table, options, words):
         dnn.load_data(tmp_path / "x.csv", **options)
 
 
-@pytest.mark.parametrize("switches", [[], ["--group-by-recording"]])
-def test_data_prep_writes_the_rows_the_script_splits_off(dnn, tmp_path, run_script, switches):
-    result = run_script(PREP, "--data", "sample", *switches, cwd=tmp_path)
-    assert result.returncode == 0, result.stderr
-    expected = dnn.load_data("sample", group_by_recording=bool(switches))
+def test_data_prep_writes_the_rows_the_script_splits_off(dnn, tmp_path, run_main):
+    run_main(PREP, "--data", "sample", "--group-by-recording")
+    expected = dnn.load_data("sample", group_by_recording=True)
     for part in PARTS:
         rows = pd.read_csv(tmp_path / "runs" / "eeg" / part / f"{part}_data.csv")
         assert list(rows) == [*expected["columns"], "y"]
         assert np.array_equal(rows.pop("y"), expected[f"{part}_y"])
         assert np.array_equal(rows.to_numpy("float32"), expected[f"{part}_X"])
-    result = run_script(PREP, "--data", "sample", cwd=tmp_path)
-    assert result.returncode == 1 and "File exists" in result.stderr
+    with pytest.raises(SystemExit, match="error: .*File exists"):
+        run_main(PREP, "--data", "sample")
 
 
 # --- network, callback, operating point -------------------------------------------------------
@@ -157,30 +171,18 @@ def test_network_is_the_books_and_takes_rows_as_measured(dnn):
     assert sum(weight.shape.num_elements() for weight in model.trainable_weights) == 37_953
     names = ["input", "scale", *(f"hidden{number}" for number in range(1, 6)), "final"]
     assert [layer.name for layer in model.layers] == names
-    units = [layer.units for layer in model.layers[2:]]
-    assert units == [128, 64, 64, 32, 16, 1]
-    activations = {layer.activation.__name__ for layer in model.layers[2:-1]}
-    assert activations == {"relu"} and model.layers[-1].activation.__name__ == "sigmoid"
-    assert model.loss == "binary_crossentropy"
+    assert [layer.units for layer in model.layers[2:]] == [128, 64, 64, 32, 16, 1]
+    activations = [layer.activation.__name__ for layer in model.layers[2:]]
+    assert activations == ["relu"] * 5 + ["sigmoid"] and model.loss == "binary_crossentropy"
     scaled = keras.Model(model.input, model.get_layer("scale").output).predict(X, verbose=0)
     np.testing.assert_allclose(scaled.mean(axis=0), 0, atol=1e-4)
     np.testing.assert_allclose(scaled.std(axis=0), 1, atol=1e-4)
 
 
-def make_softmax_network(outputs, X):
-    """A trained network; its last unit is the positive class."""
-    import keras
-
-    inputs = keras.Input((X.shape[1],))
-    model = keras.Model(inputs, keras.layers.Dense(outputs, "softmax")(inputs))
-    model.compile("adam", "sparse_categorical_crossentropy")
-    return model
-
-
 def test_callback_equals_scikit_learn_and_the_others_see_it(dnn, roc, tmp_path):
     import keras
 
-    data, seen = dnn.load_data("sample"), []
+    data, seen = {name: rows[:160] for name, rows in dnn.load_data("sample").items()}, []
 
     def collect(epoch, logs):
         for part, name in (("train", "roc_auc"), ("val", "val_roc_auc")):
@@ -203,16 +205,17 @@ def test_callback_equals_scikit_learn_and_the_others_see_it(dnn, roc, tmp_path):
 
 def test_callback_takes_the_second_of_two_softmax_units(roc):
     rng = np.random.default_rng(0)
-    y = np.arange(200) % 2
-    X = (rng.normal(size=(200, 3)) + 2 * y[:, None]).astype("float32")
-    callback, logs = roc.RocAUCScore((X, y), (X[:50], y[:50])), {}
-    callback.set_model(make_softmax_network(2, X))
-    callback.model.layers[-1].set_weights([np.array([[0, 1]] * 3), np.zeros(2)])
-    callback.on_epoch_end(0, logs)
-    assert (
-        logs["roc_auc"] == pytest.approx(roc_auc_score(y, X.sum(axis=1))) and logs["roc_auc"] > 0.9
-    )
-    callback.set_model(make_softmax_network(3, X))
+    y, logs = np.arange(200) % 2, {}
+    X = (rng.normal(size=(200, 2)) + 2 * y[:, None]).astype("float32")
+    callback = roc.RocAUCScore((X, y), (X[:50], y[:50]))
+    for outputs in (2, 3):  # "probabilities" of which the last tells the class
+        network = SimpleNamespace(
+            predict=lambda X, n=outputs, **_: np.c_[np.zeros((len(X), n - 1)), X[:, 1]]
+        )
+        callback.set_model(network)
+        if outputs == 2:
+            callback.on_epoch_end(0, logs)
+    assert logs["roc_auc"] == pytest.approx(roc_auc_score(y, X[:, 1])) and logs["roc_auc"] > 0.9
     with pytest.raises(ValueError, match="one or two outputs"):
         callback.on_epoch_end(0, logs)
     with pytest.raises(ValueError, match="val_roc_auc is defined for two classes"):
@@ -269,19 +272,8 @@ def test_compare_aucs_knows_its_error(roc):
     assert alone[1] == pytest.approx(error / 2, rel=0.3)
 
 
-def test_few_positive_rows_are_said(dnn, tmp_path, capsys):
-    data = {"class_names": ["not $x_1", "$x_1"], "test_groups": np.arange(100)}
-    rng = np.random.default_rng(0)
-    for part in PARTS:
-        data[f"{part}_y"] = (np.arange(100) < 4).astype("int64")
-        data[f"{part}_X"] = rng.normal(size=(100, 5)).astype("float32")
-    scores = dnn.report(dnn.build_network(data["train_X"]), data, tmp_path)
-    assert "With 4 test rows of one class such scores mean little" in capsys.readouterr().out
-    assert 0 <= scores["test"]["roc_auc"] <= 1 and (tmp_path / "traces.png").exists()
-
-
-@pytest.mark.parametrize(("switches", "weights"), [([], None), (["--balanced"], [1, 4])])
-def test_balanced_weighs_both_classes_alike(dnn, tmp_path, monkeypatch, switches, weights):
+@pytest.mark.parametrize("switches", [[], ["--balanced"]])
+def test_balanced_weighs_both_classes_alike(dnn, run_main, monkeypatch, switches):
     import keras
 
     given = {}
@@ -291,14 +283,10 @@ def test_balanced_weighs_both_classes_alike(dnn, tmp_path, monkeypatch, switches
         sys.exit()
 
     monkeypatch.setattr(keras.Model, "fit", fit)
-    arguments = ["--data", "sample", "--run-dir", str(tmp_path / "run"), *switches]
-    monkeypatch.setattr(sys, "argv", [DNN, *arguments])
     with pytest.raises(SystemExit):
-        dnn.main()
-    if weights is None:
-        assert given["class_weight"] is None
-    else:
-        assert given["class_weight"] == pytest.approx(dict(enumerate(weights)), rel=1e-3)
+        run_main(DNN, "--data", "sample", *switches)
+    weights = pytest.approx({0: 1, 1: 4}, rel=1e-3) if switches else None
+    assert given["class_weight"] == weights
 
 
 # --- runs -------------------------------------------------------------------------------------
@@ -316,32 +304,30 @@ def test_it_learned_what_a_linear_model_cannot(trained):
     history = pd.read_csv(run_dir / "history.csv")
     assert metrics["best_val_accuracy"] == history["val_accuracy"].max()
     assert metrics["val"]["roc_auc"] == pytest.approx(history["val_roc_auc"].max(), abs=1e-6)
-    assert "Columns: X1 to X178" in output and "minus that of extra_trees" in output
-    for name in ("learning_curves", "curves", "traces"):
+    assert "X1 to X178" in output and "minus that of extra_trees" in output
+    for name in ("learning_curves", "curves"):
         with Image.open(run_dir / f"{name}.png") as picture:
             assert np.asarray(picture.convert("L")).std() > 10
 
 
 @pytest.mark.slow
-def test_evaluate_refuses_rows_it_was_trained_on(trained, run_script, tmp_path):
+def test_evaluate_refuses_rows_it_was_trained_on(trained, run_main):
     """Another split would have training rows among its test rows."""
-    arguments = ["--data", "sample", "--evaluate", "--run-dir", trained[0]]
     for switches in (["--group-by-recording"], ["--split", 1]):
-        result = run_script(DNN, *arguments, *switches, cwd=tmp_path)
-        assert result.returncode == 1 and "other columns, classes or rows" in result.stderr
+        with pytest.raises(SystemExit, match="other columns, classes or rows"):
+            run_main(DNN, "--data", "sample", "--evaluate", "--run-dir", trained[0], *switches)
 
 
 @pytest.mark.slow
-def test_predict_classifies_rows_as_they_come(trained, dnn, run_script, tmp_path):
+def test_predict_classifies_rows_as_they_come(trained, dnn, run_main, tmp_path, capsys):
     import keras
 
     run_dir, _ = trained
     table = pd.read_csv(SAMPLE, dtype=str).iloc[:40]
     table = table[table.columns[::-1]].assign(note="NA")  # another order, and more columns
     table.to_csv(tmp_path / "new.csv", sep=";", index=False)
-    arguments = [tmp_path / "new.csv", "--run-dir", run_dir, "--output", tmp_path / "out.csv"]
-    result = run_script(PREDICT, *arguments)
-    assert result.returncode == 0, result.stderr
+    usual = [PREDICT, "new.csv", "--run-dir", run_dir]
+    run_main(*usual, "--output", "out.csv")
     out = pd.read_csv(tmp_path / "out.csv", dtype=str, keep_default_na=False)
     given = pd.read_csv(tmp_path / "new.csv", sep=";", dtype=str, keep_default_na=False)
     assert out[list(given)].equals(given)
@@ -352,19 +338,17 @@ def test_predict_classifies_rows_as_they_come(trained, dnn, run_script, tmp_path
     point = read_metrics(run_dir)["operating_point"]
     assert out["class"].tolist() == np.where(p >= point, "1", "not 1").tolist()
     assert (out["class"] == "1").sum() > 0
-    again = run_script(PREDICT, *arguments)  # its file stays
-    assert again.returncode == 1 and "File exists" in again.stderr
-    result = run_script(PREDICT, *arguments[:3], "--operating-point", 1.1)
-    assert result.returncode == 0 and result.stdout.count("not 1") > 5
+    capsys.readouterr()
+    run_main(*usual, "--operating-point", 1.1)
+    assert capsys.readouterr().out.count("not 1") > 5
     table.drop(columns="X7").to_csv(tmp_path / "less.csv", index=False)
-    for arguments in (
-        [tmp_path / "less.csv"],
-        [tmp_path / "none.csv"],
-        [SAMPLE, "--output", SAMPLE],
+    for words, arguments in (
+        ("File exists", [*usual, "--output", "out.csv"]),  # its file stays
+        ("X7", [PREDICT, "less.csv", "--run-dir", run_dir]),
+        ("No such file", [PREDICT, "none.csv", "--run-dir", run_dir]),
     ):
-        result = run_script(PREDICT, *arguments, "--run-dir", run_dir)
-        assert result.returncode == 1 and "Traceback" not in result.stderr
-        assert sum(line.startswith("error: ") for line in result.stderr.splitlines()) == 1
+        with pytest.raises(SystemExit, match=f"^error: .*{words}"):
+            run_main(*arguments)
 
 
 @pytest.mark.slow
