@@ -23,9 +23,10 @@ from gymnasium.wrappers import AtariPreprocessing, TransformReward
 from keras import layers
 from rl.agents.dqn import DQNAgent
 from rl.callbacks import FileLogger
+from rl.logs import read_log
 from rl.memory import SequentialMemory
 from rl.policy import EpsGreedyQPolicy, LinearAnnealedPolicy
-from rl.runs import KeepNetworks, compare, open_run, read_log, summarize
+from rl.runs import KeepNetworks, compare, open_run, summarize
 
 
 def make_env(training=False, render_mode=None):
@@ -103,11 +104,10 @@ def parse_arguments():
     parser.add_argument("--nb-steps", type=int, default=10000000, help="default: 10 million")
     parser.add_argument("--memory-limit", type=int, default=1000000, help="a million takes 7 GB")
     parser.add_argument("--seed", type=int, default=1, help="default: 1")
-    parser.add_argument("--run-dir", type=Path, help="default: runs/dqn_breakout")
+    parser.add_argument("--run-dir", type=Path, default="runs/dqn_breakout", help="a folder")
     parser.add_argument("--evaluate", action="store_true", help="only test the saved network")
     parser.add_argument("--render", action="store_true", help="show the test games in a window")
     args = parser.parse_args()
-    args.run_dir = args.run_dir or Path("runs", "dqn_breakout")
     if args.nb_steps < 1 or args.memory_limit < 100 or not 0 <= args.seed < 2**31:
         parser.error("--nb-steps begins at 1, --memory-limit at 100, --seed at 0")
     return args

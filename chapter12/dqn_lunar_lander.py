@@ -84,10 +84,9 @@ def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--nb-steps", type=int, default=300000, help="default: 300000")
     parser.add_argument("--seed", type=int, default=1, help="default: 1")
-    parser.add_argument("--run-dir", type=Path, help="default: runs/dqn_lunar_lander")
+    parser.add_argument("--run-dir", type=Path, default="runs/dqn_lunar_lander", help="a folder")
     parser.add_argument("--evaluate", action="store_true", help="only test the saved network")
     args = parser.parse_args()
-    args.run_dir = args.run_dir or Path("runs", "dqn_lunar_lander")
     if args.nb_steps < 1 or not 0 <= args.seed < 2**31:
         parser.error("--nb-steps begins at 1, --seed at 0")
     return args

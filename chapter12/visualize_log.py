@@ -13,7 +13,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from rl.runs import plot_logs
+from rl.logs import plot_logs
 
 
 def main():

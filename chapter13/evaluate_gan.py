@@ -97,8 +97,8 @@ def measure(classifier, images, labels, real_images):
     if labels is not None; histogram, the share of each class; entropy of it, 1 when all are as
     frequent; classes, how many have 3 % or more; frechet, the distance.
     """
-    features_too = [classifier.get_layer("features").output, classifier.output]
-    model = keras.Model(classifier.inputs, features_too)
+    outputs = [classifier.get_layer("features").output, classifier.output]
+    model = keras.Model(classifier.inputs, outputs)
     features, probabilities = model.predict(images, batch_size=500, verbose=0)
     real_features, _ = model.predict(real_images, batch_size=500, verbose=0)
     answers, classes = probabilities.argmax(axis=1), probabilities.shape[1]

@@ -127,8 +127,8 @@ class Agent:
             action = self.processor.process_action(self.forward(observation))
             observation, reward, *ends, info = env.step(action + first_action)
             done = bool(any(ends))
-            in_time = ends[0] if len(ends) == 2 else not info.get("TimeLimit.truncated", False)
-            self.truncated = done and not in_time
+            terminated = ends[0] if len(ends) == 2 else not info.get("TimeLimit.truncated", False)
+            self.truncated = done and not terminated
             observation, reward, done, info = self.processor.process_step(
                 deepcopy(observation), reward, done, info
             )

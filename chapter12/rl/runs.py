@@ -4,12 +4,11 @@ import json
 from pathlib import Path
 
 import keras
-import matplotlib.pyplot as plt
 import numpy as np
-import pandas as pd
 
 from .callbacks import Callback
 from .core import Agent
+from .logs import plot_logs, read_log
 
 
 def open_run(run_dir, settings):
@@ -105,25 +104,6 @@ def compare(agent, rules, env, episodes, seed):
     baselines = {f"{name}_mean_reward": values.mean() for name, values in rewards.items()}
     scores = {"mean_reward": test.mean(), "std_reward": test.std(), "min_reward": test.min()}
     return {"test": scores, "baselines": baselines}
-
-
-def read_log(path):
-    """A FileLogger's log as a table with a row for each episode."""
-    columns = ["nb_steps", "episode_reward", "mean_q", "duration"]
-    return pd.DataFrame(json.loads(Path(path).read_text()), columns=columns, dtype=float)
-
-
-def plot_logs(paths, output):
-    """Draw reward over steps, one colour for each log: of each episode, and the mean of 20."""
-    ax = plt.figure(figsize=(8, 4)).gca()
-    for number, path in enumerate(map(Path, paths)):
-        log, color = read_log(path), f"C{number}"
-        mean = log["episode_reward"].rolling(20, min_periods=1).mean()
-        ax.plot(log["nb_steps"], log["episode_reward"], color=color, linewidth=0.5, alpha=0.3)
-        ax.plot(log["nb_steps"], mean, color=color, label=path.parent.name or path.stem)
-    ax.set(xlabel="steps", ylabel="reward of an episode (thick: mean of 20)")
-    ax.legend()
-    plt.savefig(output, bbox_inches="tight")
 
 
 def summarize(run_dir):
