@@ -452,7 +452,7 @@ def test_logs_are_drawn(monkeypatch, tmp_path):
 @pytest.mark.slow
 def test_it_trains_with_jax(tmp_path):
     pytest.importorskip("jax")
-    options = ["--nb-steps", 3000, "--run-dir", tmp_path / "run"]
+    options = ["--nb-steps", 2000, "--max-episode-steps", 30, "--run-dir", tmp_path / "run"]
     result = run_python(CARTPOLE, *options, env={"KERAS_BACKEND": "jax"})
     assert result.returncode == 0, result.stderr
     log = json.loads((tmp_path / "run" / "log.json").read_text())
