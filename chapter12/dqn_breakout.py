@@ -4,6 +4,7 @@ Book: chapter 12, whose repository carries this example ("easily extended to Ata
 
     python chapter12/dqn_breakout.py                                        # a GPU, a day or two
     python chapter12/dqn_breakout.py --nb-steps 50000 --memory-limit 100000 # to see it run
+    python chapter12/dqn_breakout.py --evaluate --render                    # to see it play
 
 Network and settings are those of Mnih et al. (2015), but for Adam in place of RMSProp and double
 Q-learning. The mean Q-value rises long before the score does. chapter12/README.md has figures.
@@ -17,16 +18,15 @@ from pathlib import Path
 
 import gymnasium
 import keras
-import matplotlib.pyplot as plt
 import numpy as np
-import pandas as pd
 from gymnasium.wrappers import AtariPreprocessing, TransformReward
 from keras import layers
 from rl.agents.dqn import DQNAgent
 from rl.callbacks import FileLogger
+from rl.logs import read_log
 from rl.memory import SequentialMemory
 from rl.policy import EpsGreedyQPolicy, LinearAnnealedPolicy
-from rl.runs import KeepBest, KeepLast, compare, open_run
+from rl.runs import KeepNetworks, compare, open_run, summarize
 
 
 def make_env(training=False, render_mode=None):
@@ -87,17 +87,14 @@ def build_agent(model, memory_limit=1000000):
 
 
 def build_callbacks(run_dir, env):
-    """A log, the best network in games of its own, and the last."""
+    """A log, the last network and the best one by games in `env`."""
     log = FileLogger(run_dir / "log.json", interval=1000)
-    return [
-        log,
-        KeepBest(run_dir, env, interval=250000, episodes=5),
-        KeepLast(run_dir, log, interval=50000),
-    ]
+    return [log, KeepNetworks(run_dir, env, log, interval=100000, episodes=5)]
 
 
-def report(dqn, env, seed):
-    """Rewards of 10 episodes, and mean rewards of rules that learn nothing, as a dict."""
+def report(best, env, seed):
+    """Rewards of 10 episodes of the best network, and of a rule that learns nothing, as a dict."""
+    dqn = build_agent(keras.models.load_model(best), memory_limit=100)
     rules = {"random": lambda state: random.randrange(4)}
     return compare(dqn, rules, env, episodes=10, seed=seed)
 
@@ -105,14 +102,12 @@ def report(dqn, env, seed):
 def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--nb-steps", type=int, default=10000000, help="default: 10 million")
-    parser.add_argument(
-        "--memory-limit", type=int, default=1000000, help="frames (7 GB: a million)"
-    )
+    parser.add_argument("--memory-limit", type=int, default=1000000, help="a million takes 7 GB")
     parser.add_argument("--seed", type=int, default=1, help="default: 1")
-    parser.add_argument("--run-dir", type=Path, help="default: runs/dqn_breakout")
+    parser.add_argument("--run-dir", type=Path, default="runs/dqn_breakout", help="a folder")
     parser.add_argument("--evaluate", action="store_true", help="only test the saved network")
+    parser.add_argument("--render", action="store_true", help="show the test games in a window")
     args = parser.parse_args()
-    args.run_dir = args.run_dir or Path("runs", "dqn_breakout")
     if args.nb_steps < 1 or args.memory_limit < 100 or not 0 <= args.seed < 2**31:
         parser.error("--nb-steps begins at 1, --memory-limit at 100, --seed at 0")
     return args
@@ -122,12 +117,11 @@ def main():
     args = parse_arguments()
     run_dir, best = args.run_dir, args.run_dir / "model.keras"
     try:
-        env, trials = make_env(training=True), make_env()
+        env = make_env(training=True)
+        trials = make_env(render_mode="human" if args.render else None)
         settings = {"script": "dqn_breakout", "seed": args.seed, "memory_limit": args.memory_limit}
         if args.evaluate:
-            return report(
-                build_agent(keras.models.load_model(best), 100), trials, args.seed + 10000
-            )
+            return report(best, trials, args.seed + 10000)
         model, step, episode = open_run(run_dir, settings)
         # New random numbers in a run that goes on, not those of the first step again.
         keras.utils.set_random_seed(args.seed + step)
@@ -141,16 +135,9 @@ def main():
         dqn.fit(env, args.nb_steps, callbacks=callbacks, initial_step=step, initial_episode=episode)
         if dqn.step < args.nb_steps:
             sys.exit("Interrupted: the same command goes on")
-    names = ["nb_steps", "episode_reward", "mean_q", "duration"]
-    log = pd.DataFrame(json.loads((run_dir / "log.json").read_text()), columns=names, dtype=float)
-    plt.plot(log["nb_steps"], log["episode_reward"], alpha=0.3)
-    plt.plot(log["nb_steps"], log["episode_reward"].rolling(20, min_periods=1).mean())
-    plt.gca().set(xlabel="step", ylabel="reward of an episode; mean of 20")
-    plt.savefig(run_dir / "rewards.png")
-    metrics = settings | {"steps": max(step, args.nb_steps), "episodes": len(log)}
-    metrics |= {"seconds": log["duration"].sum(), "mean_q": log["mean_q"][-100:].mean()}
-    metrics["best"] = json.loads((run_dir / "best.json").read_text())
-    metrics |= report(build_agent(keras.models.load_model(best), 100), trials, args.seed + 10000)
+    metrics = settings | {"steps": max(step, args.nb_steps)} | summarize(run_dir)
+    metrics["mean_q"] = read_log(run_dir / "log.json")["mean_q"][-100:].mean()
+    metrics |= report(best, trials, args.seed + 10000)
     (run_dir / "metrics.json").write_text(json.dumps(metrics, indent=2))
     print(f"Networks, log, metrics and a picture are in {run_dir}")
 

@@ -19,14 +19,12 @@ from pathlib import Path
 
 import gymnasium
 import keras
-import matplotlib.pyplot as plt
-import pandas as pd
 from keras import layers
 from rl.agents.dqn import DQNAgent
 from rl.callbacks import FileLogger, ModelIntervalCheckpoint
 from rl.memory import SequentialMemory
 from rl.policy import EpsGreedyQPolicy, LinearAnnealedPolicy
-from rl.runs import KeepBest, KeepLast, compare, open_run
+from rl.runs import KeepNetworks, compare, open_run, summarize
 
 
 def make_env(name="CartPole-v1", max_episode_steps=200):
@@ -52,14 +50,13 @@ def build_model(state_size, num_actions):
 
 def build_agent(model):
     """The book's agent, compiled; with keras-rl 0.4 that is double Q-learning."""
-    memory = SequentialMemory(limit=50000, window_length=1)
     policy = LinearAnnealedPolicy(
         EpsGreedyQPolicy(), attr="eps", value_max=1, value_min=0.1, value_test=0.05, nb_steps=10000
     )
     dqn = DQNAgent(
         model=model,
         nb_actions=model.output_shape[-1],
-        memory=memory,
+        memory=SequentialMemory(limit=50000, window_length=1),
         nb_steps_warmup=1000,
         target_model_update=1e-2,
         policy=policy,
@@ -70,18 +67,15 @@ def build_agent(model):
 
 
 def build_callbacks(run_dir, env):
-    """Weights every 10,000 steps, a log, the best network in games of its own, and the last."""
+    """Weights every 10,000 steps, a log, the last network and the best one by games in `env`."""
+    weights = ModelIntervalCheckpoint(run_dir / "weights_{step}.weights.h5", interval=10000)
     log = FileLogger(run_dir / "log.json", interval=100)
-    return [
-        ModelIntervalCheckpoint(run_dir / "weights_{step}.weights.h5", interval=10000),
-        log,
-        KeepBest(run_dir, env, interval=2500),
-        KeepLast(run_dir, log, interval=2500),
-    ]
+    return [weights, log, KeepNetworks(run_dir, env, log, interval=2500)]
 
 
-def report(dqn, env, seed):
-    """Rewards of 100 episodes, and mean rewards of rules that learn nothing, as a dict."""
+def report(best, env, seed):
+    """Rewards of 100 episodes of the best network, and of rules that learn nothing, as a dict."""
+    dqn = build_agent(keras.models.load_model(best))
     rules = {"random": lambda state: random.randrange(dqn.nb_actions)}
     if env.spec.id == "CartPole-v1":
         rules["push_where_it_falls"] = lambda state: int(state[2] + state[3] > 0)
@@ -101,9 +95,8 @@ def parse_arguments():
         args.max_episode_steps = 200  # the book's CartPole-v0
     name = "cartpole" if args.env == "CartPole-v1" else args.env.replace("/", ":").split(":")[-1]
     args.run_dir = args.run_dir or Path("runs", f"dqn_{name}")
-    limit = 1 if args.max_episode_steps is None else args.max_episode_steps
-    if min(args.nb_steps, limit) < 1 or not 0 <= args.seed < 2**31:
-        parser.error("--nb-steps and --max-episode-steps begin at 1, --seed at 0")
+    if args.nb_steps < 1 or not 0 <= args.seed < 2**31:
+        parser.error("--nb-steps begins at 1, --seed at 0")
     return args
 
 
@@ -117,7 +110,7 @@ def main():
         if args.evaluate:
             if json.loads((run_dir / "settings.json").read_text())["env"] != args.env:
                 raise ValueError(f"{best} was trained in another environment")
-            return report(build_agent(keras.models.load_model(best)), env, args.seed + 10000)
+            return report(best, env, args.seed + 10000)
         model, step, episode = open_run(run_dir, settings)
         # New random numbers in a run that goes on, not those of the first step again.
         keras.utils.set_random_seed(args.seed + step)
@@ -132,16 +125,8 @@ def main():
         dqn.fit(env, args.nb_steps, callbacks=callbacks, initial_step=step, initial_episode=episode)
         if dqn.step < args.nb_steps:
             sys.exit("Interrupted: the same command goes on")
-    names = ["nb_steps", "episode_reward", "duration"]
-    log = pd.DataFrame(json.loads((run_dir / "log.json").read_text()), columns=names, dtype=float)
-    plt.plot(log["nb_steps"], log["episode_reward"], alpha=0.3)
-    plt.plot(log["nb_steps"], log["episode_reward"].rolling(20, min_periods=1).mean())
-    plt.gca().set(xlabel="step", ylabel="reward of an episode; mean of 20")
-    plt.savefig(run_dir / "rewards.png")
-    metrics = settings | {"steps": max(step, args.nb_steps), "episodes": len(log)}
-    metrics |= {"seconds": log["duration"].sum()}
-    metrics["best"] = json.loads((run_dir / "best.json").read_text())
-    metrics |= report(build_agent(keras.models.load_model(best)), env, args.seed + 10000)
+    metrics = settings | {"steps": max(step, args.nb_steps)} | summarize(run_dir)
+    metrics |= report(best, env, args.seed + 10000)
     (run_dir / "metrics.json").write_text(json.dumps(metrics, indent=2))
     print(f"Networks, log, metrics and a picture are in {run_dir}")
 

@@ -19,14 +19,12 @@ from pathlib import Path
 
 import gymnasium
 import keras
-import matplotlib.pyplot as plt
-import pandas as pd
 from keras import layers
 from rl.agents.dqn import DQNAgent
 from rl.callbacks import FileLogger
 from rl.memory import SequentialMemory
 from rl.policy import EpsGreedyQPolicy, LinearAnnealedPolicy
-from rl.runs import KeepBest, KeepLast, compare, open_run
+from rl.runs import KeepNetworks, compare, open_run, summarize
 
 
 def make_env(render_mode=None):
@@ -47,14 +45,13 @@ def build_model(state_size=8, num_actions=4):
 
 def build_agent(model):
     """A double deep Q-learning agent, compiled."""
-    memory = SequentialMemory(limit=200000, window_length=1)
     policy = LinearAnnealedPolicy(
         EpsGreedyQPolicy(), attr="eps", value_max=1, value_min=0.1, value_test=0, nb_steps=50000
     )
     dqn = DQNAgent(
         model=model,
         nb_actions=4,
-        memory=memory,
+        memory=SequentialMemory(limit=200000, window_length=1),
         nb_steps_warmup=1000,
         target_model_update=5e-3,
         policy=policy,
@@ -68,15 +65,16 @@ def build_agent(model):
 
 
 def build_callbacks(run_dir, env):
-    """A log, the best network in games of its own, and the last."""
+    """A log, the last network and the best one by games in `env`."""
     log = FileLogger(run_dir / "log.json", interval=100)
-    return [log, KeepBest(run_dir, env, interval=10000), KeepLast(run_dir, log, interval=10000)]
+    return [log, KeepNetworks(run_dir, env, log, interval=10000)]
 
 
-def report(dqn, env, seed):
-    """Rewards of 100 episodes, and mean rewards of rules that learn nothing, as a dict."""
+def report(best, env, seed):
+    """Rewards of 100 episodes of the best network, and of rules that learn nothing, as a dict."""
     from gymnasium.envs.box2d.lunar_lander import heuristic  # gymnasium's own, by hand
 
+    dqn = build_agent(keras.models.load_model(best))
     rules = {"random": lambda state: random.randrange(4)}
     rules["hand_written_pilot"] = lambda state: heuristic(env.unwrapped, state)
     return compare(dqn, rules, env, episodes=100, seed=seed)
@@ -86,10 +84,9 @@ def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--nb-steps", type=int, default=300000, help="default: 300000")
     parser.add_argument("--seed", type=int, default=1, help="default: 1")
-    parser.add_argument("--run-dir", type=Path, help="default: runs/dqn_lunar_lander")
+    parser.add_argument("--run-dir", type=Path, default="runs/dqn_lunar_lander", help="a folder")
     parser.add_argument("--evaluate", action="store_true", help="only test the saved network")
     args = parser.parse_args()
-    args.run_dir = args.run_dir or Path("runs", "dqn_lunar_lander")
     if args.nb_steps < 1 or not 0 <= args.seed < 2**31:
         parser.error("--nb-steps begins at 1, --seed at 0")
     return args
@@ -102,7 +99,7 @@ def main():
         env, trials = make_env(), make_env()
         settings = {"script": "dqn_lunar_lander", "seed": args.seed}
         if args.evaluate:
-            return report(build_agent(keras.models.load_model(best)), env, args.seed + 10000)
+            return report(best, env, args.seed + 10000)
         model, step, episode = open_run(run_dir, settings)
         # New random numbers in a run that goes on, not those of the first step again.
         keras.utils.set_random_seed(args.seed + step)
@@ -116,16 +113,8 @@ def main():
         dqn.fit(env, args.nb_steps, callbacks=callbacks, initial_step=step, initial_episode=episode)
         if dqn.step < args.nb_steps:
             sys.exit("Interrupted: the same command goes on")
-    names = ["nb_steps", "episode_reward", "duration"]
-    log = pd.DataFrame(json.loads((run_dir / "log.json").read_text()), columns=names, dtype=float)
-    plt.plot(log["nb_steps"], log["episode_reward"], alpha=0.3)
-    plt.plot(log["nb_steps"], log["episode_reward"].rolling(20, min_periods=1).mean())
-    plt.gca().set(xlabel="step", ylabel="reward of an episode; mean of 20")
-    plt.savefig(run_dir / "rewards.png")
-    metrics = settings | {"steps": max(step, args.nb_steps), "episodes": len(log)}
-    metrics |= {"seconds": log["duration"].sum()}
-    metrics["best"] = json.loads((run_dir / "best.json").read_text())
-    metrics |= report(build_agent(keras.models.load_model(best)), env, args.seed + 10000)
+    metrics = settings | {"steps": max(step, args.nb_steps)} | summarize(run_dir)
+    metrics |= report(best, env, args.seed + 10000)
     (run_dir / "metrics.json").write_text(json.dumps(metrics, indent=2))
     print(f"Networks, log, metrics and a picture are in {run_dir}")
 

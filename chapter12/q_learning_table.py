@@ -43,7 +43,7 @@ def solve(env):
     """The right Q-values, from the rules that FrozenLake makes public (value iteration)."""
     rules = env.unwrapped.P  # state: action: list of (probability, next state, reward, ended)
     Q = np.zeros((len(rules), len(rules[0])))
-    for _ in range(10000):
+    for _ in range(2000):  # what is wrong at first has shrunk to 0.99 to the 2,000th, 2e-9
         values = Q.max(axis=1)
         for state, actions in rules.items():
             for action, outcomes in actions.items():
@@ -51,9 +51,7 @@ def solve(env):
                     p * (reward + GAMMA * (0 if ended else values[after]))
                     for p, after, reward, ended in outcomes
                 )
-        if np.allclose(Q.max(axis=1), values, rtol=0, atol=1e-10):
-            return Q
-    raise ValueError("the values do not settle")
+    return Q
 
 
 def play(env, choose, episodes=2000, seed=2):

@@ -10,27 +10,10 @@ several seeds tell the same story?
 """
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
-import matplotlib.pyplot as plt
-import pandas as pd
-
-
-def plot_logs(paths, output):
-    """Draw reward over steps, one colour for each log."""
-    fig, ax = plt.subplots(figsize=(8, 4))
-    for number, path in enumerate(map(Path, paths)):
-        log = pd.DataFrame(json.loads(path.read_text()))[["nb_steps", "episode_reward"]]
-        mean = log["episode_reward"].rolling(20, min_periods=1).mean()
-        color = f"C{number}"
-        ax.plot(log["nb_steps"], log["episode_reward"], color=color, linewidth=0.5, alpha=0.3)
-        ax.plot(log["nb_steps"], mean, color=color, label=path.parent.name or path.stem)
-    ax.set(xlabel="steps", ylabel="reward of an episode (thick: mean of 20)")
-    ax.legend()
-    fig.savefig(output, bbox_inches="tight")
-    plt.close(fig)
+from rl.logs import plot_logs
 
 
 def main():

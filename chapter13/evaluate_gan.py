@@ -83,11 +83,11 @@ def frechet_distance(features, other):
 
     |m1 - m2|² + tr(C1 + C2 - 2 (C1 C2)^½) with means m and covariances C (Heusel et al., 2017).
     """
-    means = [x.mean(axis=0) for x in (features, other)]
-    first, second = (np.cov(x, rowvar=False) for x in (features, other))
+    shift = features.mean(axis=0) - other.mean(axis=0)
+    first, second = np.cov(features, rowvar=False), np.cov(other, rowvar=False)
     # The trace of a matrix's root is the sum of the roots of its eigenvalues, here 0 or more.
     roots = np.sqrt(np.linalg.eigvals(first @ second).real.clip(min=0))
-    return float(((means[0] - means[1]) ** 2).sum() + np.trace(first + second) - 2 * roots.sum())
+    return float((shift**2).sum() + np.trace(first + second) - 2 * roots.sum())
 
 
 def measure(classifier, images, labels, real_images):
@@ -152,15 +152,14 @@ def main():
         wanted = np.arange(number) % 10 if len(generator.inputs) == 2 else None
         images = generate_images(generator, noise, wanted)
         rows.append({"step": int(step)} | measure(classifier, images, wanted, real))
-    if accuracy < RELIABLE:
-        for row in rows:
-            row["classes"] = None
-    print(pd.DataFrame(rows).drop(columns="histogram").to_string(index=False))
     print(f"The classifier is right about {accuracy:.1%} of {len(data['test_X']):,} real images.")
     if accuracy < RELIABLE:
         print("That is too little to say which classes are there.")
+        for row in rows:
+            row["classes"] = None
     elif rows[-1]["classes"] < 0.9 * len(rows[-1]["histogram"]):
         print(f"Mode collapse: only {rows[-1]['classes']} classes have {PRESENT:.0%} or more.")
+    print(pd.DataFrame(rows).drop(columns="histogram").to_string(index=False))
     plot_nearest(images[:10], data["train_X"], args.run_dir / "nearest.png")
     evaluation = {"samples": number, "seed": args.seed, "classifier_accuracy": accuracy}
     evaluation |= {"frechet_floor": rows[0]["frechet"], "real": rows[0], "moments": rows[1:]}

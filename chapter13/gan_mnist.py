@@ -64,16 +64,12 @@ def build_generator(noise_shape=(100,), img_shape=(28, 28, 1), dropout=0.0):
     x = layers.Dense(128 * quarter * quarter, activation="relu")(inputs)
     x = layers.Reshape((quarter, quarter, 128))(x)
     x = layers.BatchNormalization(momentum=0.8)(x)
-    x = layers.UpSampling2D()(x)
-    x = layers.Conv2D(128, kernel_size=3, padding="same")(x)
-    x = layers.Activation("relu")(x)
-    x = layers.BatchNormalization(momentum=0.8)(x)
-    x = layers.Dropout(dropout)(x)  # a safe choice of the chapter
-    x = layers.UpSampling2D()(x)
-    x = layers.Conv2D(64, kernel_size=3, padding="same")(x)
-    x = layers.Activation("relu")(x)
-    x = layers.BatchNormalization(momentum=0.8)(x)
-    x = layers.Dropout(dropout)(x)
+    for filters in (128, 64):  # twice as high, twice as wide
+        x = layers.UpSampling2D()(x)
+        x = layers.Conv2D(filters, kernel_size=3, padding="same")(x)
+        x = layers.Activation("relu")(x)
+        x = layers.BatchNormalization(momentum=0.8)(x)
+        x = layers.Dropout(dropout)(x)  # a safe choice of the chapter
     x = layers.Conv2D(img_shape[2], kernel_size=3, padding="same")(x)
     outputs = layers.Activation("tanh", name="image")(x)
     return keras.Model(inputs, outputs, name="generator")

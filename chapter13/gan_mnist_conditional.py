@@ -46,10 +46,8 @@ def load_data(source=None):
 def build_generator(img_shape=(28, 28, 1)):
     """Noise (n, 100) and labels (n,) to images (n, *img_shape), -1 to 1."""
     noise, label = keras.Input((100,), name="noise"), keras.Input((), dtype="int32", name="label")
-    vector = layers.Embedding(
-        10, 50, embeddings_initializer=keras.initializers.RandomNormal(stddev=1)
-    )(label)
-    x = layers.Concatenate()([noise, vector])
+    normal = keras.initializers.RandomNormal(stddev=1)  # as the noise
+    x = layers.Concatenate()([noise, layers.Embedding(10, 50, normal)(label)])
     image = gan_mnist.build_generator((150,), img_shape)(x)
     return keras.Model([noise, label], image, name="generator")
 
@@ -97,10 +95,9 @@ def parse_arguments():
     args = parser.parse_args()
     suffix = f"_{Path(args.data).stem}" if args.data else ""
     args.run_dir = args.run_dir or Path("runs", f"gan_mnist_conditional{suffix}")
-    if args.epochs < 1 or args.batch_size < 2 or not 0 <= args.seed < 2**32:
-        parser.error("--epochs begins at 1, --batch-size at 2, --seed at 0")
-    if not 0 <= args.ema < 1:
-        parser.error("--ema is from 0 to below 1")
+    usable = args.epochs >= 1 and args.batch_size >= 2 and 0 <= args.seed < 2**32
+    if not usable or not 0 <= args.ema < 1:
+        parser.error("--epochs begins at 1, --batch-size at 2, the others at 0; --ema is below 1")
     return args
 
 

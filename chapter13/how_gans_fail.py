@@ -105,12 +105,11 @@ def measure_gradients(gan, noise):
         opinion = gan.discriminator(gan.generator(noise))
         losses = {"log(1 - D)": tf.math.log(1 - opinion), "-log D": -tf.math.log(opinion)}
         losses = {name: tf.reduce_mean(loss) for name, loss in losses.items()}
-    variables = gan.generator.trainable_variables
-    norms = {
-        name: float(tf.linalg.global_norm(tape.gradient(loss, variables)))
-        for name, loss in losses.items()
-    }
-    return norms | {"D": float(tf.reduce_mean(opinion))}
+    figures = {}
+    for name, loss in losses.items():
+        gradients = tape.gradient(loss, gan.generator.trainable_variables)
+        figures[name] = float(tf.linalg.global_norm(gradients))
+    return figures | {"D": float(tf.reduce_mean(opinion))}
 
 
 def show_rates(points, noise, steps, seed, run_dir):
@@ -143,9 +142,8 @@ def show_losses(points, noise, steps, seed, run_dir):
             gradients.append({"ahead": ahead} | measure_gradients(gan, noise))
         gan.optimizers[0].learning_rate = 0.001
         train(gan, points, steps, seed)
-        results["log(1 - D)" if saturating else "-log D"] = measure(
-            gan.generator.predict(noise, verbose=0)
-        )
+        made = gan.generator.predict(noise, verbose=0)
+        results["log(1 - D)" if saturating else "-log D"] = measure(made)
     table = pd.DataFrame(gradients[:5]).set_index("ahead")
     table.plot(logy=True, marker="o", grid=True, xlabel="steps that the discriminator is ahead")
     plt.savefig(run_dir / "gradients.png")

@@ -93,7 +93,6 @@ chapter12/visualize_log.py runs/dqn_cartpole/log.json
 chapter12/dqn_lunar_lander.py --nb-steps 300
 chapter12/dqn_lunar_lander_test.py --episodes 1
 chapter12/dqn_breakout.py --nb-steps 300 --memory-limit 300
-chapter12/dqn_breakout_test.py --episodes 1 --max-episode-steps 200
 chapter13/gan_mnist.py --data sample --epochs 1
 chapter13/gan_cifar10.py --data sample --epochs 1
 chapter13/gan_mnist_conditional.py --data sample --epochs 1

@@ -1,6 +1,7 @@
 """Chapter 13: who learns from which loss, the networks, measures with known answers, own images."""
 
 import json
+import zlib
 from types import SimpleNamespace
 
 import keras
@@ -21,13 +22,17 @@ def chapter():
 
 @pytest.fixture
 def gan(chapter):
-    """A GAN for images of 8 x 8, compiled, and run without a graph."""
+    """Run without a graph."""
+    return make_gan(chapter, spectral_norm=True, ema=0.5, run_eagerly=True)
+
+
+def make_gan(chapter, spectral_norm=False, ema=0.0, run_eagerly=False):
+    """A GAN for images of 8 x 8, compiled."""
     keras.utils.set_random_seed(0)
-    shape = (8, 8, 1)
-    generator = chapter.gan_mnist.build_generator(img_shape=shape)
-    discriminator = chapter.gan_mnist.build_discriminator(shape, spectral_norm=True)
-    gan = chapter.gan_mnist.GAN(generator, discriminator, ema=0.5)
-    gan.compile(keras.optimizers.Adam(0.0002, beta_1=0.5), run_eagerly=True)
+    generator = chapter.gan_mnist.build_generator(img_shape=(8, 8, 1))
+    discriminator = chapter.gan_mnist.build_discriminator((8, 8, 1), spectral_norm)
+    gan = chapter.gan_mnist.GAN(generator, discriminator, ema=ema)
+    gan.compile(keras.optimizers.Adam(0.0002, beta_1=0.5), run_eagerly=run_eagerly)
     return gan
 
 
@@ -78,15 +83,13 @@ def test_each_loss_has_gradients_for_its_own_network_alone(gan, loss):
     """The book's order (freeze, stack, compile) trains the discriminator not at all today."""
     import tensorflow as tf
 
-    with tf.GradientTape(persistent=True) as tape:
-        real, fake, stack = gan(images())
-        loss_of = {"d_loss": real - fake, "g_loss": stack}[loss]
-        value = tf.reduce_mean(loss_of)
-    of_generator = tape.gradient(value, gan.generator.trainable_weights)
-    of_discriminator = tape.gradient(value, gan.discriminator.trainable_weights)
-    own, others = of_generator, of_discriminator
+    own, others = gan.generator, gan.discriminator
     if loss == "d_loss":
         own, others = others, own
+    with tf.GradientTape(persistent=True) as tape:
+        real, fake, stack = gan(images())
+        value = tf.reduce_mean({"d_loss": real - fake, "g_loss": stack}[loss])
+    own, others = (tape.gradient(value, net.trainable_weights) for net in (own, others))
     assert all(np.abs(gradient).max() > 0 for gradient in own)
     assert all(gradient is None or not np.any(gradient) for gradient in others)
 
@@ -147,13 +150,7 @@ def test_the_stack_normalizes_by_its_own_batch(gan):
 @pytest.mark.slow
 def test_discriminator_learns_what_is_real(chapter):
     """White images against the generator's grey ones: it soon tells them apart."""
-    keras.utils.set_random_seed(0)
-    networks = (
-        chapter.gan_mnist.build_generator(img_shape=(8, 8, 1)),
-        chapter.gan_mnist.build_discriminator((8, 8, 1)),
-    )
-    gan = chapter.gan_mnist.GAN(*networks)
-    gan.compile(keras.optimizers.Adam(0.0002, beta_1=0.5))
+    gan = make_gan(chapter)
     history = gan.fit(np.full((80, 8, 8, 1), 255, "uint8"), batch_size=8, epochs=4, verbose=0)
     assert history.history["d_accuracy"][-1] > 0.8
 
@@ -250,21 +247,6 @@ def test_own_images_of_any_size(chapter, tmp_path):
     assert X.shape == (4, 28, 28, 1) and X[2].max() < 100
 
 
-@pytest.mark.parametrize("run_dir", ["faces", "faces/images"])
-def test_own_images_in_the_run_folder_survive(run_script, tmp_path, run_dir):
-    """`--data faces/images --run-dir faces` is refused, and nothing is deleted."""
-    folder = tmp_path / "faces" / "images"
-    folder.mkdir(parents=True)
-    for number in range(80):
-        Image.new("RGB", (20, 20), (number, 0, 0)).save(folder / f"{number:06}.png")
-    before = {path: path.read_bytes() for path in folder.iterdir()}
-    options = ("--data", "faces/images", "--run-dir", run_dir)
-    result = run_script(MNIST, *options, cwd=tmp_path)
-    assert result.returncode == 1 and "--run-dir" in result.stderr
-    assert {path: path.read_bytes() for path in folder.iterdir()} == before
-    assert [path.name for path in (tmp_path / "faces").iterdir()] == ["images"]
-
-
 def test_frechet_distance(chapter):
     """By hand: shifted by 3 in one direction 9; twice as wide in d directions d (2 - 1)²."""
     x = np.random.default_rng(0).normal(size=(20_000, 3))
@@ -278,12 +260,12 @@ def test_measures_see_a_collapse(chapter):
     """A classifier that reads the class off a pixel: all classes alike, or one class alone."""
     inputs = keras.Input((4, 4, 1))
     features = keras.layers.Flatten(name="features")(inputs)
-    first = keras.layers.Dense(10, use_bias=True, activation="softmax")
+    first = keras.layers.Dense(10, activation="softmax")
     classifier = keras.Model(inputs, first(features))
-    classes = np.arange(10)  # the softmax of -(x - c)² grows with 2 c x - c²
+    classes = np.arange(10)  # the softmax of -(x - 10 c)² / 10 grows with 2 c x - 10 c²
     kernel = np.zeros((16, 10))
-    kernel[0] = 100 * 2 * classes / 100
-    first.set_weights([kernel, -100 * classes**2 / 100 * 10])
+    kernel[0] = 2 * classes
+    first.set_weights([kernel, -10 * classes**2])
     labels = np.arange(200) % 10
     every = (10 * labels).astype("float32").reshape(200, 1, 1, 1) * np.ones((1, 4, 4, 1))
     fair = chapter.evaluate_gan.measure(classifier, every, labels, every)
@@ -307,15 +289,13 @@ def tiny(tmp_path_factory):
     return path
 
 
-def make_run(chapter, folder, data, side=16):
+def make_run(chapter, folder, data):
     """A run folder with two generators that were never trained."""
-    import zlib
-
     (folder / "moments").mkdir(parents=True)
     train_X = chapter.gan_mnist.load_data(data)["train_X"]
     settings = {"script": "gan_mnist", "data": zlib.crc32(train_X.tobytes())}
     (folder / "settings.json").write_text(json.dumps(settings))
-    generator = chapter.gan_mnist.build_generator(img_shape=(side, side, 1))
+    generator = chapter.gan_mnist.build_generator(img_shape=(16, 16, 1))
     for name in ("moments/000001.keras", "moments/000050.keras", "generator.keras"):
         generator.save(folder / name)
     return folder
@@ -362,13 +342,10 @@ def test_generate_writes_grids_and_walks(chapter, run_script, tiny, tmp_path):
         assert result.returncode == 0, result.stderr
         with Image.open(run_dir / name) as picture:
             assert getattr(picture, "n_frames", 1) == frames
-    for text in (None, b"PK no model"):
-        (run_dir / "generator.keras").unlink(missing_ok=True)
-        if text:
-            (run_dir / "generator.keras").write_bytes(text)
-        result = run_script("chapter13/generate.py", "--run-dir", run_dir)
-        assert result.returncode == 1 and result.stderr.count("error: ") == 1
-        assert "Traceback" not in result.stderr
+    (run_dir / "generator.keras").write_bytes(b"PK no model")
+    result = run_script("chapter13/generate.py", "--run-dir", run_dir)
+    assert result.returncode == 1 and result.stderr.count("error: ") == 1
+    assert "Traceback" not in result.stderr
 
 
 def test_failures_have_names(chapter):

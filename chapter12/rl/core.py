@@ -1,35 +1,29 @@
 """What every agent does: play episodes, with training and without."""
 
-import random
 from copy import deepcopy
 
 import numpy as np
-from keras.callbacks import History
 
-from .callbacks import CallbackList, TestLogger, TrainIntervalLogger, Visualizer
+from .callbacks import EpisodeLogger, History
 
 
 class Env:
     """What an agent needs of an environment: `reset` and `step`, gymnasium's or the older gym's."""
 
-    action_space = observation_space = None
+    action_space = None
 
 
 class Processor:
     """Changes what goes from the environment to the agent and back; override what you need."""
 
     def process_step(self, observation, reward, done, info):
-        observation = self.process_observation(observation)
-        return observation, self.process_reward(reward), done, self.process_info(info)
+        return self.process_observation(observation), self.process_reward(reward), done, info
 
     def process_observation(self, observation):
         return observation
 
     def process_reward(self, reward):
         return reward
-
-    def process_info(self, info):
-        return info
 
     def process_action(self, action):
         return action
@@ -58,9 +52,6 @@ class Agent:
         """Learns from what the action has brought; returns the figures of `metrics_names`."""
         raise NotImplementedError
 
-    def reset_states(self):
-        """Called before each episode."""
-
     def _on_train_begin(self):
         """Called before a training."""
 
@@ -68,125 +59,87 @@ class Agent:
         self,
         env,
         nb_steps,
-        action_repetition=1,
         callbacks=None,
         verbose=1,
         visualize=False,
-        nb_max_start_steps=0,
-        start_step_policy=None,
         log_interval=10000,
-        nb_max_episode_steps=None,
         initial_step=0,
         initial_episode=0,
     ):
         """Train for `nb_steps` steps; Ctrl-C ends it early, with all callbacks.
 
-        action_repetition: steps of the environment to an action.
         verbose: 0 nothing, 1 a line each `log_interval` steps, 2 a line each episode.
-        visualize: render each step.
-        nb_max_start_steps: each episode begins with up to this many steps of `start_step_policy`,
-            a function from observation to action (None: random), from which nothing is learned.
-        nb_max_episode_steps: cut episodes off after this many.
+        visualize: as it comes; an environment made with render_mode="human" is shown.
         initial_step, initial_episode: where a training goes on (as Keras's initial_epoch).
 
         Returns a History with the figures of all episodes.
         """
-        logger = TrainIntervalLogger(log_interval if verbose == 1 else 1)
         self.training, self.step = True, initial_step
-        return self._run(
-            env,
-            [*(callbacks or []), *([logger] if verbose else []), *[Visualizer()] * visualize],
-            {"nb_steps": nb_steps},
-            (action_repetition, nb_max_episode_steps, nb_max_start_steps, start_step_policy),
-            initial_episode,
-        )
+        self._on_train_begin()
+        loggers = [EpisodeLogger(log_interval if verbose == 1 else 1)] if verbose else []
+        return self._run(env, [*(callbacks or []), *loggers], initial_episode, nb_steps=nb_steps)
 
-    def test(
-        self,
-        env,
-        nb_episodes=1,
-        action_repetition=1,
-        callbacks=None,
-        visualize=True,
-        nb_max_episode_steps=None,
-        nb_max_start_steps=0,
-        start_step_policy=None,
-        verbose=1,
-    ):
+    def test(self, env, nb_episodes=1, callbacks=None, visualize=True, verbose=1):
         """Play `nb_episodes` episodes without learning; arguments and result as of `fit`."""
         before = self.training, self.step, self.truncated
         self.training, self.step = False, 0
+        loggers = [EpisodeLogger()] if verbose else []
         try:
-            return self._run(
-                env,
-                [*(callbacks or []), *[TestLogger()] * bool(verbose), *[Visualizer()] * visualize],
-                {"nb_episodes": nb_episodes},
-                (action_repetition, nb_max_episode_steps, nb_max_start_steps, start_step_policy),
-            )
+            return self._run(env, [*(callbacks or []), *loggers], nb_episodes=nb_episodes)
         finally:  # in the midst of a training, which goes on
             self.training, self.step, self.truncated = before
 
-    def _run(self, env, callbacks, params, options, episode=0):
+    def _run(self, env, callbacks, episode=0, nb_steps=np.inf, nb_episodes=np.inf):
         if not self.compiled:
             raise RuntimeError("compile() the agent before fit() and test()")
-        if options[0] < 1:
-            raise ValueError(f"action_repetition must be >= 1, is {options[0]}")
         history = History()
-        callbacks = CallbackList([*callbacks, history], self, env, params)
-        if self.training:
-            self._on_train_begin()
-        callbacks.on_train_begin({})
-        last_step, last_episode = params.get("nb_steps"), params.get("nb_episodes")
+        callbacks = [*callbacks, history]
         aborted = False
+        for callback in callbacks:
+            callback.model, callback.env = self, env
+            callback.on_train_begin({})
         try:
-            while self.step < last_step if self.training else episode < last_episode:
-                self._play_episode(env, callbacks, episode, last_step, *options)
+            while self.step < nb_steps and episode < nb_episodes:
+                self._play_episode(env, callbacks, episode, nb_steps)
                 episode += 1
         except KeyboardInterrupt:
             if not self.training:
                 raise
             aborted = True
-        callbacks.on_train_end({"did_abort": aborted})
+        for callback in callbacks:
+            callback.on_train_end({"did_abort": aborted})
         self.training = False
         return history
 
-    def _play_episode(
-        self,
-        env,
-        callbacks,
-        episode,
-        last_step,
-        repetition,
-        max_steps,
-        max_start_steps,
-        start_policy,
-    ):
-        callbacks.on_episode_begin(episode, {})
-        self.reset_states()
-        observation = self._start(env, callbacks, max_start_steps, start_policy)
+    def _play_episode(self, env, callbacks, episode, nb_steps):
+        for callback in callbacks:
+            callback.on_episode_begin(episode, {})
+        observation = env.reset()
+        if isinstance(observation, tuple) and isinstance(observation[-1], dict):  # gymnasium
+            observation = observation[0]
+        # A copy: the environment may go on using its array.
+        observation = self.processor.process_observation(deepcopy(observation))
+        first_action = getattr(env.action_space, "start", 0)
         episode_reward, episode_step, learned, done = 0.0, 0, [], False
-        space = getattr(env, "action_space", None)
-        first = space.start if hasattr(space, "n") and hasattr(space, "start") else 0
         while not done:
-            if self.training and self.step >= last_step:
+            if self.step >= nb_steps:
                 return  # unfinished: no callback hears of its end
-            callbacks.on_step_begin(episode_step, {})
             action = self.processor.process_action(self.forward(observation))
-            reward = 0.0
-            for _ in range(repetition):
-                observation, r, done, info = self._act(env, callbacks, action + first)
-                reward += r
-                if done:
-                    break
-            if max_steps and episode_step >= max_steps - 1 and not done:
-                done = self.truncated = True
+            observation, reward, *ends, info = env.step(action + first_action)
+            done = bool(any(ends))
+            terminated = ends[0] if len(ends) == 2 else not info.get("TimeLimit.truncated", False)
+            self.truncated = done and not terminated
+            observation, reward, done, info = self.processor.process_step(
+                deepcopy(observation), reward, done, info
+            )
             metrics = self.backward(reward, terminal=done)
             if not np.isnan(metrics).any():
                 learned.append(metrics)
             episode_reward += reward
             logs = {"action": action, "observation": observation, "reward": reward}
             logs |= {"metrics": metrics, "episode": episode, "info": info}
-            callbacks.on_step_end(episode_step, logs)
+            for callback in callbacks:
+                callback.on_step_end(episode_step, logs)
             episode_step += 1
             self.step += 1
         # The agent sees the last observation, too; what it does there is not done.
@@ -194,38 +147,8 @@ class Agent:
         self.truncated = False
         self.backward(0.0, terminal=False)
         logs = {"episode_reward": float(episode_reward), "nb_episode_steps": episode_step}
-        logs["nb_steps"] = self.step if self.training else episode_step
-        if self.training:
-            means = np.mean(learned, axis=0).tolist() if learned else [None] * len(metrics)
-            logs |= dict(zip(self.metrics_names, means, strict=True))
-        callbacks.on_episode_end(episode, logs)
-
-    def _start(self, env, callbacks, max_start_steps, start_policy):
-        """The first observation of an episode."""
-        observation = self._reset(env)
-        for _ in range(random.randrange(max_start_steps) if max_start_steps else 0):
-            action = start_policy(observation) if start_policy else env.action_space.sample()
-            action = self.processor.process_action(action)
-            observation, _, done, _ = self._act(env, callbacks, action)
-            if done:
-                return self._reset(env)
-        return observation
-
-    def _reset(self, env):
-        observation = env.reset()
-        if isinstance(observation, tuple) and isinstance(observation[-1], dict):  # gymnasium
-            observation = observation[0]
-        # A copy: the environment may go on using its array.
-        return self.processor.process_observation(deepcopy(observation))
-
-    def _act(self, env, callbacks, action):
-        callbacks.on_action_begin(action, {})
-        observation, reward, *ends, info = env.step(action)
-        done = bool(any(ends))
-        if len(ends) == 2:  # gymnasium
-            self.truncated = done and not ends[0]
-        else:
-            self.truncated = done and bool(info.get("TimeLimit.truncated", False))
-        result = self.processor.process_step(deepcopy(observation), reward, done, info)
-        callbacks.on_action_end(action, {})
-        return result
+        logs["nb_steps"] = self.step
+        means = np.mean(learned, axis=0).tolist() if learned else [None] * len(metrics)
+        logs |= dict(zip(self.metrics_names, means, strict=True))
+        for callback in callbacks:
+            callback.on_episode_end(episode, logs)

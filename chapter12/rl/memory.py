@@ -32,13 +32,12 @@ class SequentialMemory:
     def __init__(self, limit, window_length, ignore_episode_boundaries=False):
         self.limit, self.window_length = limit, window_length
         self.ignore_episode_boundaries = ignore_episode_boundaries
-        self.recent_observations = deque(maxlen=window_length)
-        self.recent_terminals = deque(maxlen=window_length)
+        self.recent = deque(maxlen=window_length - 1)  # observations of the running episode
+        self.ended = False  # is the next observation the one with which the episode ended?
         self.observations = None  # made when the first observation shows its shape
         self.actions = np.zeros(limit, "int64")
         self.rewards = np.zeros(limit)
         self.terminals = np.zeros(limit, bool)  # nothing follows
-        self.ends = np.zeros(limit, bool)  # terminal, or cut off by a time limit
         self.no_action = np.zeros(limit, bool)  # the observation that an episode ended with
         self.times = np.full(limit, -1)  # steps since the start of the episode
         self.appended = 0  # entries ever
@@ -52,8 +51,11 @@ class SequentialMemory:
 
         keras-rl has no `truncated`: there, nothing is worth anything after a time limit, either.
         """
-        self.recent_observations.append(observation)
-        self.recent_terminals.append(terminal)
+        no_action, self.ended = self.ended, terminal
+        if no_action and not self.ignore_episode_boundaries:
+            self.recent.clear()
+        else:
+            self.recent.append(observation)
         if not training:
             return
         if self.observations is None:
@@ -65,25 +67,20 @@ class SequentialMemory:
         for ring, value in zip(rings, keras.tree.flatten(observation), strict=True):
             ring[i] = value
         self.actions[i], self.rewards[i] = action, reward
-        self.terminals[i], self.ends[i] = terminal and not truncated, terminal
+        self.terminals[i] = terminal and not truncated
         self.times[i] = 0 if self.no_action[i - 1] else self.times[i - 1] + 1
-        self.no_action[i] = self.ends[i - 1]
+        self.no_action[i] = no_action
         self.appended += 1
 
     def cut_episode(self):
         """The episode does not go on: what is appended next begins another."""
-        self.recent_observations.clear()
-        self.recent_terminals.clear()
+        self.recent.clear()
+        self.ended = False
         self.no_action[(self.appended - 1) % self.limit] = self.appended > 0
 
     def get_recent_state(self, current_observation):
         """The state that ends with `current_observation`, which is not yet appended."""
-        state = [current_observation]
-        for i in reversed(range(len(self.recent_observations))):
-            ended = i > 0 and self.recent_terminals[i - 1] and not self.ignore_episode_boundaries
-            if ended or len(state) == self.window_length:
-                break
-            state.insert(0, self.recent_observations[i])
+        state = [*self.recent, current_observation]
         nothing = keras.tree.map_structure(np.zeros_like, current_observation)
         state = [nothing] * (self.window_length - len(state)) + state
         return keras.tree.map_structure(lambda *parts: np.stack(parts), *state)
@@ -91,14 +88,12 @@ class SequentialMemory:
     def sample(self, batch_size, batch_idxs=None):
         """`batch_size` steps as a list of Experience; `batch_idxs`: which, from the oldest, 0."""
         batch = self.sample_arrays(batch_size, batch_idxs)
-        state0, state1 = (
-            [keras.tree.map_structure(lambda x, i=i: x[i], state) for i in range(batch_size)]
-            for state in (batch.state0, batch.state1)
-        )
-        others = (batch.action.tolist(), batch.reward.tolist(), batch.terminal1.tolist())
-        actions, rewards, terminals = others
-        rows = zip(state0, actions, rewards, state1, terminals, strict=True)
-        return [Experience(*row) for row in rows]
+
+        def pick(i):
+            one = keras.tree.map_structure(lambda x: x[i], batch)
+            return one._replace(reward=one.reward.item(), terminal1=one.terminal1.item())
+
+        return [pick(i) for i in range(batch_size)]
 
     def sample_arrays(self, batch_size, batch_idxs=None):
         """The same as one Experience of arrays (batch_size, …), which is faster."""
@@ -109,8 +104,6 @@ class SequentialMemory:
             batch_idxs = random.sample(range(low, high), batch_size)
         elif batch_idxs is None:
             batch_idxs = random.choices(range(low, high), k=batch_size)
-        if len(batch_idxs) != batch_size or min(batch_idxs) < low or max(batch_idxs) >= high:
-            raise ValueError(f"batch_idxs must be {batch_size} numbers from {low} to {high - 1}")
         rows = self._row(np.array(batch_idxs))
         while (wrong := self.no_action[rows]).any():  # others in their place
             rows[wrong] = self._row(np.array(random.choices(range(low, high), k=wrong.sum())))
@@ -128,8 +121,6 @@ class SequentialMemory:
 
     def _states(self, rows):
         """The states that end with the entries `rows`: (n, window_length, *observation)."""
-        if self.window_length == 1:
-            return keras.tree.map_structure(lambda ring: ring[rows][:, None], self.observations)
         back = np.arange(self.window_length)[::-1]
         before_start = back > self.times[rows][:, None]
 

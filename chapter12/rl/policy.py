@@ -6,13 +6,10 @@ import numpy as np
 
 
 class Policy:
-    """Picks an action; `agent`, which the agent sets, tells the step and whether it trains."""
+    """Picks an action; `self.agent`, which the agent sets, tells the step and whether it trains."""
 
     metrics_names = ()  # figures for the log, and their values
     metrics = ()
-
-    def _set_agent(self, agent):
-        self.agent = agent
 
     def select_action(self, q_values):
         """The number of an action, given the Q-values (nb_actions,)."""
@@ -41,33 +38,6 @@ class EpsGreedyQPolicy(Policy):
         return np.argmax(q_values)
 
 
-class BoltzmannQPolicy(Policy):
-    """Random, but the better an action the likelier: probabilities are softmax(q / tau).
-
-    tau is a temperature: the lower, the greedier. clip: limits of q / tau, against overflow.
-    """
-
-    def __init__(self, tau=1.0, clip=(-500.0, 500.0)):
-        self.tau, self.clip = tau, clip
-
-    def select_action(self, q_values):
-        weights = np.exp(np.clip(np.asarray(q_values, "float64") / self.tau, *self.clip))
-        return random.choices(range(len(q_values)), weights)[0]
-
-
-class MaxBoltzmannQPolicy(BoltzmannQPolicy):
-    """Boltzmann's with probability `eps`, else the best action (Wiering, 1999)."""
-
-    def __init__(self, eps=0.1, tau=1.0, clip=(-500.0, 500.0)):
-        super().__init__(tau, clip)
-        self.eps = eps
-
-    def select_action(self, q_values):
-        if random.random() < self.eps:
-            return super().select_action(q_values)
-        return np.argmax(q_values)
-
-
 class LinearAnnealedPolicy(Policy):
     """`inner_policy`, whose attribute `attr` goes from value_max to value_min in `nb_steps` steps.
 
@@ -80,6 +50,7 @@ class LinearAnnealedPolicy(Policy):
         self.inner_policy, self.attr = inner_policy, attr
         self.value_max, self.value_min, self.value_test = value_max, value_min, value_test
         self.nb_steps = nb_steps
+        self.metrics_names = [f"mean_{attr}"]
 
     def get_current_value(self):
         if not self.agent.training:
@@ -88,13 +59,7 @@ class LinearAnnealedPolicy(Policy):
         return max(self.value_min, self.value_max + slope * self.agent.step)
 
     def select_action(self, q_values):
-        setattr(self.inner_policy, self.attr, self.get_current_value())
+        value = self.get_current_value()
+        setattr(self.inner_policy, self.attr, value)
+        self.metrics = [value]
         return self.inner_policy.select_action(q_values=q_values)
-
-    @property
-    def metrics_names(self):
-        return [f"mean_{self.attr}"]
-
-    @property
-    def metrics(self):
-        return [getattr(self.inner_policy, self.attr)]

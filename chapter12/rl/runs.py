@@ -8,6 +8,7 @@ import numpy as np
 
 from .callbacks import Callback
 from .core import Agent
+from .logs import plot_logs, read_log
 
 
 def open_run(run_dir, settings):
@@ -26,73 +27,56 @@ def open_run(run_dir, settings):
     return keras.models.load_model(saved[step]), step, sum(n <= step for n in steps)
 
 
-class KeepLast(Callback):
-    """Saves network and optimizer as `last_{step}.keras`, and the episodes of `log`, a FileLogger.
+class KeepNetworks(Callback):
+    """Keeps the last network and the best one, each `interval` steps and at the end.
 
-    Each `interval` steps, after an episode, and at the end; it takes the place of the one before.
+    last_{step}.keras, with its optimizer, takes the place of the one before; `log`, a FileLogger,
+    is written with it. model.keras did best in `episodes` greedy games (of equals the later), and
+    best.json says when: an agent that has learned its task forgets it now and then, and which step
+    of a training is the last decides much. As with a validation set, these games are not those of
+    the test. `env` is for them alone.
     """
 
-    def __init__(self, run_dir, log, interval):
-        self.run_dir, self.log, self.interval = Path(run_dir), log, interval
+    def __init__(self, run_dir, env, log, interval, episodes=20):
+        self.run_dir, self.trial_env, self.log = Path(run_dir), env, log
+        self.interval, self.episodes = interval, episodes
 
     def on_train_begin(self, logs=None):
-        self.saved = self.model.step
-
-    def on_episode_end(self, episode, logs=None):
-        if self.model.step - self.saved >= self.interval:
-            self.save()
-
-    def on_train_end(self, logs=None):
-        self.save()
-
-    def save(self):
-        self.log.save_data()  # first: the network's episodes must be in it
-        before, last = (self.run_dir / f"last_{n}.keras" for n in (self.saved, self.model.step))
-        self.model.model.save(self.run_dir / "new_last.keras")
-        (self.run_dir / "new_last.keras").replace(last)  # a kill leaves one that is whole
-        if before != last:
-            before.unlink(missing_ok=True)
-        self.saved = self.model.step
-
-
-class KeepBest(Callback):
-    """Plays greedy games each `interval` steps, and saves the network that did best as model.keras.
-
-    An agent that has learned its task forgets it now and then, and which step of a training is the
-    last decides much. As with a validation set, these games are not those of the test.
-
-    env: for these games alone. seed: of the first. episodes: how many. Of equals the later is kept.
-    """
-
-    def __init__(self, run_dir, env, interval, episodes=20, seed=0):
-        self.run_dir, self.own_env = Path(run_dir), env
-        self.interval, self.episodes, self.seed = interval, episodes, seed
-
-    def on_train_begin(self, logs=None):
-        self.tried, self.best = self.model.step, -np.inf
+        self.saved, self.best = self.model.step, -np.inf
         note = self.run_dir / "best.json"
         if self.model.step and note.exists():
             self.best = json.loads(note.read_text())["mean_reward"]
 
     def on_episode_end(self, episode, logs=None):
-        if self.model.step - self.tried >= self.interval:
-            self.try_out()
+        if self.model.step - self.saved >= self.interval:
+            self.keep_best()
+            self.keep_last()
 
     def on_train_end(self, logs=None):
-        if self.model.step > self.tried and not logs["did_abort"]:
-            self.try_out()
+        if self.model.step > self.saved:
+            if not logs["did_abort"]:
+                self.keep_best()
+            self.keep_last()
 
-    def try_out(self):
-        self.tried = self.model.step
-        self.own_env.reset(seed=self.seed)
-        history = self.model.test(self.own_env, self.episodes, visualize=False, verbose=0)
+    def keep_best(self):
+        self.trial_env.reset(seed=0)
+        history = self.model.test(self.trial_env, self.episodes, visualize=False, verbose=0)
         reward = float(np.mean(history.history["episode_reward"]))
         if reward >= self.best:
             self.best = reward
-            self.model.model.save(self.run_dir / "new_model.keras")
-            (self.run_dir / "new_model.keras").replace(self.run_dir / "model.keras")
-            note = {"mean_reward": reward, "step": self.tried, "episodes": self.episodes}
+            self.save("model.keras")
+            note = {"mean_reward": reward, "step": self.model.step, "episodes": self.episodes}
             (self.run_dir / "best.json").write_text(json.dumps(note))
+
+    def keep_last(self):
+        self.log.save_data()  # first: the network's episodes must be in it
+        before, self.saved = self.saved, self.model.step
+        self.save(f"last_{self.saved}.keras")
+        (self.run_dir / f"last_{before}.keras").unlink(missing_ok=True)
+
+    def save(self, name):
+        self.model.model.save(self.run_dir / "new.keras")
+        (self.run_dir / "new.keras").replace(self.run_dir / name)  # a kill leaves one that is whole
 
 
 class RuleAgent(Agent):
@@ -120,3 +104,10 @@ def compare(agent, rules, env, episodes, seed):
     baselines = {f"{name}_mean_reward": values.mean() for name, values in rewards.items()}
     scores = {"mean_reward": test.mean(), "std_reward": test.std(), "min_reward": test.min()}
     return {"test": scores, "baselines": baselines}
+
+
+def summarize(run_dir):
+    """Draw the rewards; number of episodes, seconds of training, the best trial as a dict."""
+    plot_logs([run_dir / "log.json"], run_dir / "rewards.png")
+    log, best = read_log(run_dir / "log.json"), json.loads((run_dir / "best.json").read_text())
+    return {"episodes": len(log), "seconds": log["duration"].sum(), "best": best}

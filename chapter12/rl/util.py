@@ -13,9 +13,7 @@ def clone_model(model):
 
 def clone_optimizer(optimizer):
     """A new optimizer with the same settings; `optimizer`: one, or its name."""
-    if isinstance(optimizer, str):
-        return keras.optimizers.get(optimizer)
-    return type(optimizer).from_config(optimizer.get_config())
+    return keras.optimizers.deserialize(keras.optimizers.serialize(keras.optimizers.get(optimizer)))
 
 
 def huber_loss(y_true, y_pred, clip_value):
@@ -28,15 +26,13 @@ def huber_loss(y_true, y_pred, clip_value):
 
 
 class WhiteningNormalizer:
-    """Mean and standard deviation of all values (n, *shape) so far."""
+    """Mean and standard deviation of all values (n, *shape) so far, for a processor of yours."""
 
     def __init__(self, shape, eps=1e-2, dtype="float64"):
-        self.shape, self.eps, self.dtype = shape, eps, dtype
-        self.mean, self.std = np.zeros(shape, dtype), np.ones(shape, dtype)
+        self.eps, self.dtype = eps, dtype
         self._sum, self._sumsq, self._count = np.zeros(shape), np.zeros(shape), 0
 
     def update(self, x):
-        x = np.reshape(x, (-1, *self.shape))
         self._count += len(x)
         self._sum += x.sum(axis=0)
         self._sumsq += np.square(x).sum(axis=0)

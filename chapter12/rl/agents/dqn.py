@@ -1,10 +1,5 @@
-"""The deep Q-network of Mnih et al. (2015, Nature 518), with double and dueling variants."""
+"""The deep Q-network of Mnih et al. (2015, Nature 518); double by default."""
 
-import shutil
-from pathlib import Path
-from tempfile import TemporaryDirectory
-
-import h5py
 import keras
 import numpy as np
 from keras import layers, ops
@@ -21,12 +16,9 @@ class DQNAgent(Agent):
     policy, test_policy: how to act in training (default: epsilon-greedy) and in tests (greedy).
     enable_double_dqn: the network picks the next action, the target network values it (van Hasselt
         et al., 2016): less overestimation. On by default, as in keras-rl 0.3.1 to 0.4.2.
-    enable_dueling_network: splits the last layer into the state's value and the actions' advantages
-        (Wang et al., 2016). dueling_type: "avg", "max" or "naive", what is taken off these.
     memory: a SequentialMemory. gamma: discount of the reward one step later.
     batch_size: experiences in a training step. train_interval: steps between two of these.
     nb_steps_warmup: steps before the first, also where a training goes on with an empty memory.
-    memory_interval: steps between two that are remembered.
     target_model_update: below 1, the share of the network that goes into the target network at each
         training step; from 1 on, after how many steps it is copied.
     delta_clip: errors above it count linearly instead of squared (Huber loss).
@@ -38,15 +30,12 @@ class DQNAgent(Agent):
         policy=None,
         test_policy=None,
         enable_double_dqn=True,
-        enable_dueling_network=False,
-        dueling_type="avg",
         nb_actions=None,
         memory=None,
         gamma=0.99,
         batch_size=32,
         nb_steps_warmup=1000,
         train_interval=1,
-        memory_interval=1,
         target_model_update=10000,
         *,
         delta_clip=np.inf,
@@ -55,30 +44,21 @@ class DQNAgent(Agent):
         super().__init__(processor)
         if tuple(model.output_shape[1:]) != (nb_actions,):
             raise ValueError(f"the network has outputs {model.output_shape}, not {nb_actions}")
-        if target_model_update < 0:
-            raise ValueError("target_model_update must be >= 0")
-        if enable_dueling_network:
-            model = make_dueling(model, nb_actions, dueling_type)
         self.model, self.memory, self.nb_actions = model, memory, int(nb_actions)
         self.policy = policy or EpsGreedyQPolicy()
         self.test_policy = test_policy or GreedyQPolicy()
-        for one in (self.policy, self.test_policy):
-            one._set_agent(self)
+        self.policy.agent = self.test_policy.agent = self
         self.enable_double_dqn, self.delta_clip = enable_double_dqn, delta_clip
         self.gamma, self.batch_size = gamma, batch_size
         self.nb_steps_warmup, self.train_interval = nb_steps_warmup, train_interval
-        self.memory_interval, self.target_model_update = memory_interval, target_model_update
+        self.target_model_update = target_model_update
 
     def compile(self, optimizer, metrics=()):
-        """optimizer: Keras's, or its name. metrics: only "mae", which is always logged.
+        """optimizer: Keras's, or its name. metrics: as they come; loss, mae and mean_q are logged.
 
         With TensorFlow, acting and learning are one compiled call each. With another backend, or
         several inputs, they are `predict_on_batch` and `train_on_batch`.
         """
-        if set(metrics) - {"mae"}:
-            raise ValueError(
-                f"metrics {metrics}: there are loss, mae and mean_q, all of them logged"
-            )
         self.optimizer = keras.optimizers.get(optimizer)
         self.target_model = clone_model(self.model)
         self.model.compile(self.optimizer, loss="mse")  # to be saved with its optimizer
@@ -109,21 +89,21 @@ class DQNAgent(Agent):
     # --- learning -----------------------------------------------------------------------------
 
     def backward(self, reward, terminal):
-        if self.step % self.memory_interval == 0:
-            self.memory.append(
-                self.recent_observation,
-                self.recent_action,
-                reward,
-                terminal,
-                training=self.training,
-                truncated=self.truncated,
-            )
+        self.memory.append(
+            self.recent_observation,
+            self.recent_action,
+            reward,
+            terminal,
+            training=self.training,
+            truncated=self.truncated,
+        )
         metrics = [np.nan] * len(self.metrics_names)
-        if self.training and self.step > self.first_update and self.step % self.train_interval == 0:
+        if not self.training:
+            return metrics
+        if self.step > self.first_update and self.step % self.train_interval == 0:
             batch = self.memory.sample_arrays(self.batch_size)
             metrics = [*self._train_on_batch(batch), *self.policy.metrics]
-        hard = self.training and self.target_model_update >= 1
-        if hard and self.step % int(self.target_model_update) == 0:
+        if self.target_model_update >= 1 and self.step % int(self.target_model_update) == 0:
             self.update_target_model_hard()
         return metrics
 
@@ -226,40 +206,11 @@ class DQNAgent(Agent):
     def update_target_model_hard(self):
         self.target_model.set_weights(self.model.get_weights())
 
-    # --- files --------------------------------------------------------------------------------
-
     def save_weights(self, filepath, overwrite=False):
-        """Write the network's weights, as `.weights.h5`; the book's suffix is `.h5f`."""
-        if Path(filepath).exists() and not overwrite:
-            raise FileExistsError(f"{filepath} exists; overwrite=True replaces it")
-        with TemporaryDirectory() as folder:
-            path = Path(folder, "new.weights.h5")
-            self.model.save_weights(path)
-            shutil.copy(path, filepath)
+        self.model.save_weights(filepath, overwrite)
 
     def load_weights(self, filepath):
-        """Read them from a `.weights.h5`, `.keras` or `.h5f` file, also of keras-rl and Keras 2."""
-        path = Path(filepath)
-        if path.suffix == ".keras":
-            self.model.load_weights(path)
-        else:
-            with h5py.File(path) as file:
-                old = "layer_names" in file.attrs or "model_weights" in file
-            with TemporaryDirectory() as folder:
-                copy = shutil.copy(path, Path(folder, "old.h5" if old else "new.weights.h5"))
-                self.model.load_weights(copy)
+        """From .weights.h5 or .keras, or keras-rl's own .h5f, renamed to .h5, as Keras wants it."""
+        self.model.load_weights(filepath)
         if self.compiled:
             self.update_target_model_hard()
-
-
-def make_dueling(model, nb_actions, dueling_type):
-    """`model` with its last layer replaced by a value and advantages: Q = V + A - something."""
-    y = layers.Dense(nb_actions + 1, name="value_and_advantages")(model.layers[-2].output)
-    value, advantages = y[:, :1], y[:, 1:]
-    if dueling_type not in ("avg", "max", "naive"):
-        raise ValueError(f'dueling_type is {dueling_type!r}, not "avg", "max" or "naive"')
-    q_values = value + advantages
-    if dueling_type != "naive":
-        take_off = {"avg": ops.mean, "max": ops.max}[dueling_type]
-        q_values = q_values - take_off(advantages, axis=1, keepdims=True)
-    return keras.Model(model.inputs[0], q_values, name=f"{model.name}_dueling")
