@@ -138,8 +138,8 @@ def test_files_of_word_vectors_as_others_write_them(glove, tmp_path, text):
     ("change", "where"),
     [
         (lambda text: text[:-30], "line 336"),  # cut in mid-line
-        (lambda text: text.replace("turkey ", "turkey abc", 1), "line 2 "),
-        (lambda text: text.replace("\nthree", "\n\nthree", 1), "line 3 "),
+        (lambda text: text.replace("turkey ", "turkey abc", 1), "line 2:"),
+        (lambda text: text.replace("\nthree", "\n\nthree", 1), "line 3:"),
         (lambda text: "no vectors here", "line 1"),
         (lambda text: "", "not one word"),
     ],

@@ -233,22 +233,22 @@ def test_no_position_sees_what_comes_after_it(script, run_of):
 
 @every_trainer
 def test_decoding_by_steps_is_the_whole_network_on_what_it_has_written(script, run_of, infer):
-    """In batches and one by one: the same characters."""
+    """In batches or alone: what the whole network, given the text so far, would write next."""
     folder, data = run_of(script)
     data = infer.create_reverse_indices(dict(data))
+    end = data["target_tokens"].index("\n") + 1
+    # A character for each piece, and none is a space: the text tells which they were.
+    data["reverse_target_token_index"] = {i: chr(20000 + i) for i in range(9999)} | {end: "\n"}
     model, *halves = infer.load_models(folder)
     sentences = data["pairs"]["english"][::100].tolist()
     translations = infer.translate([*sentences, "", "漢字"], data, *halves)
     assert translations[-2:] == ["", ""]  # nothing that it knows
-    index = ["", *data["target_tokens"]]
     for sentence, found in zip(sentences, translations, strict=False):
         ids = load_script(script).vectorize([sentence], data["input_tokens"]).to_tensor().numpy()
-        texts = np.array([[index.index("\t")]])
-        while texts.shape[1] < 2 * ids.shape[1] + 50 and index[texts[0, -1]] != "\n":
-            best = model.predict_on_batch([ids, texts])[:, -1].argmax(axis=-1)
-            texts = np.column_stack([texts, best])
-        expected = "".join(index[i] for i in texts[0]).split("\n")[0].strip()
-        assert infer.translate([sentence], data, *halves) == [found] == [expected]
+        french = [ord(char) - 20000 for char in found]  # and what it began with
+        best = model.predict_on_batch([ids, np.array([french])])[0].argmax(axis=-1)
+        assert best[:-1].tolist() == french[1:]
+        assert best[-1] == end or len(french) == 2 * ids.shape[1] + 50
     assert infer.translate([f" 漢{sentences[0]}字"], data, *halves) == translations[:1]
 
 
