@@ -120,16 +120,13 @@ def read_data(path):
     Kaggle's, Bitstamp's, Binance's and Yahoo's names; times in seconds, ms, µs or ns since 1970,
     or ISO 8601; in any order. A minute without a trade keeps the last price.
     """
-    head = pd.read_csv(path, sep="\a", nrows=0).columns[0]  # its first line
-    if head.startswith("version https://git-lfs"):
-        raise ValueError("a Git LFS pointer instead of the file: git lfs pull brings it")
-    table = pd.read_csv(path, sep=max(",;\t", key=head.count), index_col=False)
+    table = pd.read_csv(path, index_col=False)
     names = table.columns.str.strip().str.replace("_", " ").str.title()
     table.columns = names.str.replace("Volume .*", "Volume", regex=True)
     table = table.loc[:, ~table.columns.duplicated()]
     times = table.filter(["Timestamp", "Unix", "Open Time", "Datetime", "Date", "Time"])
     if times.empty or "Close" not in table:
-        raise ValueError(f"no rows, or no Timestamp or Close among its columns: {head}")
+        raise ValueError(f"no rows, or no Timestamp or Close among its columns: {list(names)}")
     times = pd.Index(times.iloc[:, 0], name="Time")
     if pd.api.types.is_numeric_dtype(times):
         unit = ["s", "ms", "us", "ns"][np.searchsorted([1e11, 1e14, 1e17], times[0])]

@@ -123,10 +123,10 @@ def main():
         keras.utils.set_random_seed(args.seed)
         data = load_data(args.data, args.train_dates, args.test_dates, args.lags, args.inputs)
         X, y = data["train_X"], data["train_y"]
-        settings = {"script": "lstm_bitcoin_stateful", "book_order": args.book_order}
-        settings |= {"data": zlib.crc32(X.tobytes() + y.tobytes()), "scale": args.scale}
-        settings |= {"train_dates": args.train_dates, "lags": args.lags, "inputs": args.inputs}
-        settings |= {"batch_size": args.batch_size, "seed": args.seed}
+        names = ("book_order", "train_dates", "lags", "inputs", "scale", "batch_size", "seed")
+        settings = {name: getattr(args, name) for name in names}
+        settings |= {"script": "lstm_bitcoin_stateful"}
+        settings["data"] = zlib.crc32(X.tobytes() + y.tobytes())
         if args.evaluate:
             if json.loads((args.run_dir / "settings.json").read_text())["data"] != settings["data"]:
                 raise ValueError(f"{args.run_dir} was trained on other minutes or inputs")

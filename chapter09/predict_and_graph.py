@@ -28,9 +28,8 @@ def predict_days(run_dir, source, days):
     settings = json.loads((run_dir / "settings.json").read_text())
     model = keras.models.load_model(run_dir / "model.keras")
     data = load_data(source, settings["train_dates"], days, settings["lags"], settings["inputs"])
-    table = pd.DataFrame({"price": data["prices"]["Close"]}).assign(
-        last_price=lambda table: table["price"].shift(1), flow=lambda table: table["price"].diff()
-    )
+    price = data["prices"]["Close"]
+    table = pd.DataFrame({"price": price, "last_price": price.shift(1), "flow": price.diff()})
     table = table.loc[data["test_times"]]
     table["predicted_flow"] = forecast(model, data["test_X"])
     table["predicted_price"] = table["last_price"] + table["predicted_flow"]
@@ -53,21 +52,17 @@ def main():
     parser.add_argument("--data", metavar="SOURCE", help='"sample" or a CSV file of minute prices')
     parser.add_argument("--run-dir", type=Path, default="runs/lstm_bitcoin", help="of the training")
     parser.add_argument("--days", nargs=2, default=TEST_DATES, help="first and last, both included")
-    parser.add_argument("--output", type=Path, help="a folder; default: the run's")
     args = parser.parse_args()
-    output = args.output or args.run_dir
     try:
         table = predict_days(args.run_dir, args.data, args.days)
-        output.mkdir(parents=True, exist_ok=True)
     except Exception as error:  # pandas, zlib, h5py and Keras raise a dozen kinds
         sys.exit(f"error: {args.data or 'bitcoin'}: {' '.join(str(error).split())}")
-    table.to_csv(output / "predictions.csv")
-    draw(table, ["flow", "predicted_flow"], output / "flow.png")
-    draw(table, ["price", "last_price", "predicted_price"], output / "price.png")
-    print(
-        f"{len(table)} minutes, changes with standard deviation {table['flow'].std():.4f} dollars;"
-    )
-    print(f"of the predicted ones: {table['predicted_flow'].std():.4f}. Pictures are in {output}")
+    table.to_csv(args.run_dir / "predictions.csv")
+    draw(table, ["flow", "predicted_flow"], args.run_dir / "flow.png")
+    draw(table, ["price", "last_price", "predicted_price"], args.run_dir / "price.png")
+    print("Standard deviations of the changes, dollars:")
+    print(table[["flow", "predicted_flow"]].std().to_string())
+    print(f"{len(table)} minutes and two pictures are in {args.run_dir}")
 
 
 if __name__ == "__main__":

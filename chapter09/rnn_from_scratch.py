@@ -7,9 +7,8 @@ Book: chapter 9, "Introducing recurrent neural networks" to "Backpropagation thr
 With the same weights both give what Keras's layers give (tests/test_chapter09.py). The picture
 shows what is left of a gradient so many steps back: nearly straight lines on a logarithmic scale,
 so each step multiplies it by about the same factor. Along the LSTM's memory bus C that is the
-forget gate, at most 1 (dashed): open, it keeps. But C also acts through h, by way of the recurrent
-weights, on all gates of the next step. What comes back that way may be far more, and grow without
-limit: no gate holds it, only clipping (`clipnorm`) does.
+forget gate, at most 1 (dashed): open, it keeps. But C also acts through h on all gates of the next
+step, and what comes back that way may grow without limit: only clipping (`clipnorm`) holds it.
 """
 
 from pathlib import Path
@@ -17,10 +16,7 @@ from pathlib import Path
 import keras
 import matplotlib.pyplot as plt
 import numpy as np
-
-
-def sigmoid(z):
-    return 0.5 * (1 + np.tanh(0.5 * z))  # 1 / (1 + e^-z), but it can't overflow
+from scipy.special import expit as sigmoid
 
 
 def rnn_step(x, h, U, W, b):
@@ -34,8 +30,8 @@ def rnn_step(x, h, U, W, b):
 def rnn_forward(inputs, U, W, b):
     """From h = 0 on, (n, steps, features) to each step's h, (n, steps, units)."""
     h, outputs = np.zeros((len(inputs), len(b))), []
-    for t in range(inputs.shape[1]):
-        h = rnn_step(inputs[:, t], h, U, W, b)
+    for x in inputs.swapaxes(0, 1):
+        h = rnn_step(x, h, U, W, b)
         outputs.append(h)
     return np.stack(outputs, axis=1)
 
@@ -43,8 +39,8 @@ def rnn_forward(inputs, U, W, b):
 def rnn_backward(outputs, W, gradient):
     """From dL/dh of the last step, (n, units), to that of each, (n, steps, units)."""
     gradients = [gradient]
-    for t in range(outputs.shape[1] - 1, 0, -1):
-        da = gradients[-1] * (1 - outputs[:, t] ** 2)  # tanh' = 1 - tanh²
+    for h in outputs.swapaxes(0, 1)[:0:-1]:  # from the last step to the second
+        da = gradients[-1] * (1 - h**2)  # tanh' = 1 - tanh²
         gradients.append(da @ W.T)
     return np.stack(gradients[::-1], axis=1)
 
@@ -65,9 +61,9 @@ def lstm_forward(inputs, kernel, recurrent, bias):
     """From h = C = 0 on, each step's h, (n, steps, units), and (C before, C, gates) of each."""
     h = C = np.zeros((len(inputs), len(recurrent)))
     outputs, steps = [], []
-    for t in range(inputs.shape[1]):
+    for x in inputs.swapaxes(0, 1):
         before = C
-        h, C, gates = lstm_step(inputs[:, t], h, C, kernel, recurrent, bias)
+        h, C, gates = lstm_step(x, h, C, kernel, recurrent, bias)
         outputs.append(h)
         steps.append((before, C, gates))
     return np.stack(outputs, axis=1), steps
@@ -113,10 +109,8 @@ def measure_gradients(steps=100, units=50, seed=1):
         _, cells = lstm_forward(inputs, kernel, recurrent, bias)
         name = f"LSTM, forget bias {forget_bias}"
         gradients[name] = lstm_backward(cells, recurrent, last)[1]
-        kept = [gradients[name][:, -1]]
-        for _, _, (_, forget, _, _) in reversed(cells[1:]):
-            kept.append(kept[-1] * forget)
-        gradients[f"{name}, gates alone"] = np.stack(kept[::-1], axis=1)
+        kept = [gradients[name][:, -1], *(forget for _, _, (_, forget, _, _) in cells[:0:-1])]
+        gradients[f"{name}, gates alone"] = np.cumprod(kept, axis=0)[::-1].swapaxes(0, 1)
     lengths = {n: np.linalg.norm(g, axis=2).mean(axis=0)[::-1] for n, g in gradients.items()}
     return {name: length / length[0] for name, length in lengths.items()}
 

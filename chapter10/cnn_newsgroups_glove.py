@@ -14,8 +14,8 @@ What to look for: how many words have no vector, and whether it helps to train t
 import argparse
 import json
 import re
+import shutil
 import sys
-import tarfile
 import tempfile
 import zlib
 from pathlib import Path
@@ -34,60 +34,50 @@ NEWSGROUPS = DATA / "newsgroups" / "20_newsgroup"  # python data/fetch.py newsgr
 SAMPLE = DATA / "samples" / "20_newsgroup.tar.gz"
 GLOVE = DATA / "glove" / "glove.6B.100d.txt"  # python data/fetch.py glove
 GLOVE_SAMPLE = DATA / "samples" / "glove.sample.50d.txt"
-HEADER = re.compile(r"([\w-]+:.*\n|[ \t].*\n)*(From|Newsgroups): ")
+# A post's header, which names its group: to read it would be cheating. Other texts stay whole.
+HEADER = re.compile(r"\A([\w-]+:.*\n|[ \t].*\n)*(From|Newsgroups): .*\n(.+\n)*\n")
 
 
 def load_data(source=None):
     """Posts without their headers, split 80 : 10 : 10, each class alike, always the same.
 
-    `source` is None for the 20 newsgroups (Lang, 1995) in data/newsgroups, "sample", or a folder
-    (or .tar.gz of it) with a folder of text files, in UTF-8 or Latin-1, for each class.
-
-    Returns a dict: train_X, val_X, test_X, strings (n,); train_y, val_y, test_y, int64 (n,), 0 to
-    classes-1; class_names.
+    `source` is None for the 20 newsgroups (Lang, 1995), "sample", or a folder (or a tar of it) with
+    a folder of text files, in UTF-8 or Latin-1, for each class. Returns a dict: train_X, val_X,
+    test_X, strings (n,); train_y, val_y, test_y, int64 (n,), 0 to classes-1; class_names.
     """
     path = {None: NEWSGROUPS, "sample": SAMPLE}.get(source, source)
     with tempfile.TemporaryDirectory() as folder:
         if not Path(path).is_dir():
-            with tarfile.open(path) as archive:
-                archive.extractall(folder, filter="data")
+            shutil.unpack_archive(path, folder, "tar", filter="data")
             tops = list(Path(folder).glob("[!.]*"))
             path = tops[0] if len(tops) == 1 else folder
-        files = [file for file in sorted(Path(path).glob("[!.]*/[!.]*")) if file.is_file()]
-        X = np.array([strip_header(read_text(file)) for file in files], dtype=object)
+        files = sorted(Path(path).glob("[!.]*/[!.]*"))
+        X = np.array([HEADER.sub("", read_text(file)) for file in files], dtype=object)
     names = [file.parent.name for file in files]
     class_names, y, counts = np.unique(names, return_inverse=True, return_counts=True)
     if len(counts) < 2 or min(counts) < 10:
         raise ValueError("it needs two folders (classes) or more, of 10 text files or more each")
-    data = {"class_names": [str(name) for name in class_names]}
-    parts = train_test_split(X, y, test_size=0.2, stratify=y, random_state=0)
-    data["train_X"], X, data["train_y"], y = parts
+    train_X, X, train_y, y = train_test_split(X, y, test_size=0.2, stratify=y, random_state=0)
     halves = train_test_split(X, y, test_size=0.5, stratify=y, random_state=0)
+    data = {"train_X": train_X, "train_y": train_y, "class_names": class_names.tolist()}
     return data | dict(zip(("val_X", "test_X", "val_y", "test_y"), halves, strict=True))
 
 
 def read_text(file):
     """The text of a file: UTF-8 or else Latin-1, as some of the posts are."""
-    content = file.read_bytes()
+    content = file.read_bytes().replace(b"\r\n", b"\n")
     if b"\0" in content:
         raise ValueError(f"{file.name} is no text, or UTF-16: save it as UTF-8")
     try:
-        text = content.decode("utf-8-sig")
+        return content.decode("utf-8-sig")
     except UnicodeDecodeError:
-        text = content.decode("latin-1")
-    return text.replace("\r\n", "\n")
-
-
-def strip_header(text):
-    """A post without its header: it names the group. That's cheating. Other texts stay whole."""
-    return text.partition("\n\n")[2] if HEADER.match(text) else text
+        return content.decode("latin-1")
 
 
 def load_word_vectors(path):
     """A dict of word vectors, float32 (d,), from a text file: a word and d numbers in each line.
 
-    GloVe's, word2vec's and fastText's text files are alike but for the first line, where the latter
-    two say how many words and numbers there are. (gensim's KeyedVectors reads them all, too.)
+    word2vec's and fastText's files are like GloVe's but for a first line with two counts.
     """
     embeddings_index, dimension = {}, None
     with path.open(encoding="utf-8", newline="\n") as lines:
@@ -96,13 +86,12 @@ def load_word_vectors(path):
             if number == 1 and len(values) == 2:
                 continue
             dimension = dimension or len(values) - 1
-            # The last are numbers: some words of GloVe's largest file have spaces in them.
-            word, vector = " ".join(values[:-dimension]), values[-dimension:]
+            word = " ".join(values[:-dimension])  # in GloVe's largest file some have spaces
             try:
-                embeddings_index[word] = np.array(vector, dtype="float32").reshape(dimension)
-            except ValueError:
-                message = f"{path}, line {number} is not a word and {dimension} numbers"
-                raise ValueError(message) from None
+                coefs = np.array(values[-dimension:], dtype="float32").reshape(dimension)
+            except ValueError as error:
+                raise ValueError(f"{path}, line {number}: {error}") from None
+            embeddings_index[word] = coefs
     return embeddings_index
 
 

@@ -5,15 +5,12 @@ Book: chapter 10, "Sentiment analysis with Keras embedding layers and LSTMs".
     python chapter10/lstm_imdb.py                         # the real set (17 MB, fetched once)
     python chapter10/lstm_imdb.py --data aclImdb/         # the same as text files
     python chapter10/lstm_imdb.py --data sample           # made-up reviews, needs no network
-
-What to look for: how soon the network knows its reviews by heart; logistic regression on TF-IDF
-is printed beside it. average_texts.py trains a simpler network on the same reviews.
 """
 
 import argparse
 import json
+import shutil
 import sys
-import tarfile
 import tempfile
 import zlib
 from pathlib import Path
@@ -34,26 +31,33 @@ SAMPLE = Path(__file__).resolve().parent.parent / "data" / "samples" / "aclImdb.
 def load_data(source=None):
     """Film reviews; a fifth of the training reviews becomes the validation set, always the same.
 
-    `source` is None for IMDB (Maas et al., 2011) as Keras serves it, "sample", or a folder (or
-    .tar.gz of it) with reviews, in UTF-8 or Latin-1, as {train,test}/{neg,pos}/*.txt.
-
-    Returns a dict: train_X, val_X, test_X, strings (n,); train_y, val_y, test_y, int64 (n,), 1 for
-    a good review; class_names.
+    `source` is None for IMDB (Maas et al., 2011) as Keras serves it, "sample", or a folder (or a
+    tar of it) with {train,test}/{neg,pos}/*.txt in UTF-8. Returns a dict: train_X, val_X, test_X,
+    strings (n,); train_y, val_y, test_y, int64 (n,), 1 for a good review; class_names.
     """
-    if source is None:
-        (X, y), (test_X, test_y) = map(turn_into_words, keras.datasets.imdb.load_data())
-    else:
-        path = SAMPLE if source == "sample" else Path(source)
-        with tempfile.TemporaryDirectory() as folder:
-            if not path.is_dir():
-                with tarfile.open(path) as archive:
-                    archive.extractall(folder, filter="data")
-                tops = list(Path(folder).glob("[!.]*"))
-                path = tops[0] if len(tops) == 1 else Path(folder)
-            (X, y), (test_X, test_y) = read_reviews(path / "train"), read_reviews(path / "test")
+    (X, y), (test_X, test_y) = read_reviews(source)
     parts = train_test_split(X, y, test_size=0.2, stratify=y, random_state=0)
     data = dict(zip(("train_X", "val_X", "train_y", "val_y"), parts, strict=True))
     return data | {"test_X": test_X, "test_y": test_y, "class_names": ["neg", "pos"]}
+
+
+def read_reviews(source=None):
+    """Texts, strings (n,), and labels (n,) of the training reviews; those of the test reviews."""
+    if source is None:
+        return [turn_into_words(part) for part in keras.datasets.imdb.load_data()]
+    path, parts = SAMPLE if source == "sample" else Path(source), []
+    with tempfile.TemporaryDirectory() as folder:
+        if not path.is_dir():
+            shutil.unpack_archive(path, folder, "tar", filter="data")
+            path = Path(folder)
+        for part in ("train", "test"):
+            neg, pos = (sorted(path.rglob(f"{part}/{name}/[!.]*.txt")) for name in ("neg", "pos"))
+            if min(len(neg), len(pos)) < 10:
+                raise ValueError(f"there are not ten reviews or more in {part}/{{neg,pos}}/*.txt")
+            texts = [file.read_text("utf-8-sig").replace("<br />", " ") for file in neg + pos]
+            y = np.repeat([0, 1], [len(neg), len(pos)])
+            parts.append((np.array(texts, dtype=object), y))
+    return parts
 
 
 def turn_into_words(part):
@@ -61,29 +65,6 @@ def turn_into_words(part):
     words = {number + 3: word for word, number in keras.datasets.imdb.get_word_index().items()}
     texts = [" ".join(words[number] for number in review if number > 3) for review in part[0]]
     return np.array(texts, dtype=object), part[1].astype("int64")
-
-
-def read_reviews(folder):
-    """The texts of neg/*.txt and pos/*.txt, strings (n,), and their labels (n,)."""
-    texts, y = [], []
-    for label, name in enumerate(("neg", "pos")):
-        files = sorted((folder / name).glob("[!.]*.txt"))
-        if len(files) < 10:
-            raise ValueError(f"there are not ten reviews or more in {folder.name}/{name}/*.txt")
-        texts += [read_text(file).replace("<br />", " ") for file in files]
-        y += [label] * len(files)
-    return np.array(texts, dtype=object), np.array(y, dtype="int64")
-
-
-def read_text(file):
-    """The text of a file: UTF-8 or else Latin-1."""
-    content = file.read_bytes()
-    if b"\0" in content:
-        raise ValueError(f"{file.name} is no text, or UTF-16: save it as UTF-8")
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        return content.decode("latin-1")
 
 
 def build_network(texts, steps, vocab_size=20000, embedding_dim=100, word_dropout=0.3):

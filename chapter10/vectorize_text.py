@@ -7,17 +7,16 @@ Book: chapter 10, "Vectorizing text".
     python chapter10/vectorize_text.py --data aclImdb/   # the same on the real reviews, as text
 
 Look for two things: scikit-learn's TF-IDF is not the book's (it keeps words that stand in every
-document), and stemming or dropping stop words is no gain by itself: "not" is a stop word.
+document), and stemming or dropping stop words is no gain by itself: "not" is a stop word. Reads its
+reviews as lstm_imdb.py does.
 """
 
 import argparse
 import functools
 import re
 import sys
-import tarfile
-import tempfile
-from pathlib import Path
 
+import lstm_imdb
 import numpy as np
 import pandas as pd
 from nltk.stem import PorterStemmer, SnowballStemmer, WordNetLemmatizer
@@ -29,9 +28,7 @@ from sklearn.feature_extraction.text import (
     TfidfVectorizer,
 )
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import train_test_split
 
-SAMPLE = Path(__file__).resolve().parent.parent / "data" / "samples" / "aclImdb.tar.gz"
 DOCUMENTS = ["the cat sat on my face", "the dog sat on my bed"]  # the book's docA and docB
 
 
@@ -42,7 +39,7 @@ def tokenize(text):
 
 def count_vectorize(documents):
     """How often each word of the corpus occurs in each document, as a table."""
-    vectorizer = CountVectorizer(tokenizer=tokenize, token_pattern=None)
+    vectorizer = CountVectorizer(analyzer=tokenize)
     counts = vectorizer.fit_transform(documents).toarray()
     index = [f"doc {number}" for number in range(len(documents))]
     return pd.DataFrame(counts, index=index, columns=vectorizer.get_feature_names_out())
@@ -74,62 +71,26 @@ def content_tokenize(text):
     return [word for word in tokenize(text) if word not in ENGLISH_STOP_WORDS]
 
 
-def load_data(source):
-    """Labelled reviews, a fifth of them for validation, always the same.
-
-    `source` is "sample", or a folder (or .tar.gz of it) with training reviews, in UTF-8 or Latin-1,
-    as train/{neg,pos}/*.txt. Returns train_X, val_X, lists of strings; train_y, val_y, lists: 1
-    for a good review.
-    """
-    path, texts, y = SAMPLE if source == "sample" else Path(source), [], []
-    with tempfile.TemporaryDirectory() as folder:
-        if not path.is_dir():
-            with tarfile.open(path) as archive:
-                archive.extractall(folder, filter="data")
-            tops = list(Path(folder).glob("[!.]*"))
-            path = tops[0] if len(tops) == 1 else Path(folder)
-        for label, name in enumerate(("neg", "pos")):
-            files = sorted(path.glob(f"train/{name}/[!.]*.txt"))
-            texts += [read_text(file) for file in files]
-            y += [label] * len(files)
-    if not 10 <= sum(y) <= len(y) - 10:
-        raise ValueError("there are not ten reviews or more in train/neg and in train/pos/*.txt")
-    return train_test_split(texts, y, test_size=0.2, stratify=y, random_state=0)
-
-
-def read_text(file):
-    """The text of a file: UTF-8 or else Latin-1."""
-    content = file.read_bytes()
-    if b"\0" in content:
-        raise ValueError(f"{file.name} is no text, or UTF-16: save it as UTF-8")
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        return content.decode("latin-1")
-
-
-def compare_vectorizers(train_X, val_X, train_y, val_y):
+def compare_vectorizers(data):
     """Validation accuracy of logistic regression on each kind of vector: a table."""
-    words = {"tokenizer": tokenize, "token_pattern": None}
-    stems = {"tokenizer": stem_tokenize, "token_pattern": None}
-    content = {"tokenizer": content_tokenize, "token_pattern": None}
+    pairs = {"tokenizer": tokenize, "token_pattern": None, "ngram_range": (1, 2)}
+    counts = {"analyzer": tokenize, "norm": None}  # of length 1 they would be another thing
     vectorizers = {
-        "counts": CountVectorizer(**words),
-        "counts, stems": CountVectorizer(**stems),
-        "counts, no stop words": CountVectorizer(**content),
-        "TF-IDF": TfidfVectorizer(**words),
-        "TF-IDF, stems": TfidfVectorizer(**stems),
-        "TF-IDF, no stop words": TfidfVectorizer(**content),
-        "TF-IDF, words and pairs": TfidfVectorizer(**words, ngram_range=(1, 2), min_df=2),
-        # Bare counts, as CountVectorizer's: scaled to length 1 they would be another thing.
-        "counts hashed into 1,024": HashingVectorizer(**words, n_features=2**10, norm=None),
-        "counts hashed into 262,144": HashingVectorizer(**words, n_features=2**18, norm=None),
+        "counts": CountVectorizer(analyzer=tokenize),
+        "counts, stems": CountVectorizer(analyzer=stem_tokenize),
+        "counts, no stop words": CountVectorizer(analyzer=content_tokenize),
+        "TF-IDF": TfidfVectorizer(analyzer=tokenize),
+        "TF-IDF, stems": TfidfVectorizer(analyzer=stem_tokenize),
+        "TF-IDF, no stop words": TfidfVectorizer(analyzer=content_tokenize),
+        "TF-IDF, words and pairs": TfidfVectorizer(**pairs, min_df=2),
+        "counts hashed into 1,024": HashingVectorizer(n_features=2**10, **counts),
+        "counts hashed into 262,144": HashingVectorizer(n_features=2**18, **counts),
     }
     rows = []
     for name, vectorizer in vectorizers.items():
-        X = vectorizer.fit_transform(train_X)
-        model = LogisticRegression(solver="liblinear").fit(X, train_y)
-        rows.append((name, X.shape[1], model.score(vectorizer.transform(val_X), val_y)))
+        X, val_X = vectorizer.fit_transform(data["train_X"]), vectorizer.transform(data["val_X"])
+        model = LogisticRegression(solver="liblinear").fit(X, data["train_y"])
+        rows.append((name, X.shape[1], model.score(val_X, data["val_y"])))
     return pd.DataFrame(rows, columns=["vectors", "columns", "accuracy"])
 
 
@@ -162,11 +123,11 @@ def main():
     show_book_examples()
     if args.data:
         try:
-            parts = load_data(args.data)
+            data = lstm_imdb.load_data(args.data)
         except Exception as error:  # tarfile and zlib raise a dozen kinds
             sys.exit(f"error: {args.data}: {' '.join(str(error).split())}")
-        print(f"\nAccuracy on {len(parts[1]):,} of {len(parts[0]) + len(parts[1]):,} reviews:")
-        print(compare_vectorizers(*parts).to_string(index=False, float_format="{:.3f}".format))
+        print(f"\nAccuracy on {len(data['val_y']):,} reviews, learned on {len(data['train_y']):,}:")
+        print(compare_vectorizers(data).to_string(index=False, float_format="{:.3f}".format))
 
 
 if __name__ == "__main__":

@@ -15,45 +15,29 @@ cnn_newsgroups_glove.py. Look at the nearest words that they give.
 import argparse
 import re
 import sys
-import tarfile
-import tempfile
 from collections import Counter
 from pathlib import Path
 
 import keras
+import lstm_imdb
 import numpy as np
 from keras import layers
-
-SAMPLE = Path(__file__).resolve().parent.parent / "data" / "samples" / "aclImdb.tar.gz"
 
 
 def load_data(source=None, vocab_size=10000, min_count=5):
     """The training reviews as one long array of word ids; words that are too rare are left out.
 
-    `source` is None for IMDB (Maas et al., 2011) as Keras serves it, "sample", or a folder (or
-    .tar.gz of it) with reviews, in UTF-8 or Latin-1, as train/{neg,pos}/*.txt.
+    `source` is that of lstm_imdb.py.
 
     Returns a dict: tokens, int32 (n,); documents, int32 (n,), the number of the review of each
     token; vocabulary, a list of words by id; counts, int64, how often each occurs.
     """
-    if source is None:
-        words = {number + 3: word for word, number in keras.datasets.imdb.get_word_index().items()}
-        (X, _), _ = keras.datasets.imdb.load_data()
-        reviews = [[words[number] for number in review if number > 3] for review in X]
-    else:
-        path = SAMPLE if source == "sample" else Path(source)
-        with tempfile.TemporaryDirectory() as folder:
-            if not path.is_dir():
-                with tarfile.open(path) as archive:
-                    archive.extractall(folder, filter="data")
-                tops = list(Path(folder).glob("[!.]*"))
-                path = tops[0] if len(tops) == 1 else Path(folder)
-            files = [*path.glob("train/neg/[!.]*.txt"), *path.glob("train/pos/[!.]*.txt")]
-            reviews = [tokenize(read_text(file)) for file in sorted(files)]
+    (texts, _), _ = lstm_imdb.read_reviews(source)
+    reviews = [text.split(" ") if source is None else tokenize(text) for text in texts]
     counts = Counter(word for review in reviews for word in review)
     vocabulary = [word for word, n in counts.most_common(vocab_size) if n >= min_count]
     if len(vocabulary) < 10:
-        raise ValueError("fewer than ten words occur five times or more in train/{neg,pos}/*.txt")
+        raise ValueError("fewer than ten words occur five times or more")
     ids = {word: i for i, word in enumerate(vocabulary)}
     known = [[ids[word] for word in review if word in ids] for review in reviews]
     return {
@@ -64,17 +48,6 @@ def load_data(source=None, vocab_size=10000, min_count=5):
     }
 
 
-def read_text(file):
-    """The text of a file: UTF-8 or else Latin-1."""
-    content = file.read_bytes()
-    if b"\0" in content:
-        raise ValueError(f"{file.name} is no text, or UTF-16: save it as UTF-8")
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        return content.decode("latin-1")
-
-
 def tokenize(text):
     """The words of a text in lower case, apostrophes inside them kept, HTML tags dropped."""
     return re.findall(r"[^\W_]+(?:'[^\W_]+)*", re.sub(r"<[^>]*>", " ", text.lower()))
@@ -83,11 +56,9 @@ def tokenize(text):
 def build_network(vocab_size, dimension=100, negatives=5):
     """Skip-gram with negative sampling, compiled; the weights of "vectors" are the word vectors.
 
-    The book describes a softmax over the whole vocabulary; to ask only for the true neighbour and a
-    few random words is what makes word2vec affordable (Mikolov et al., 2013).
-
     From {"centre": (n,), "candidates": (n, 1 + negatives)}, word ids, to logits (n, 1 + negatives)
-    of the candidates' standing near the centre.
+    of the candidates' standing near the centre: of the true neighbour and a few random words, not
+    of the whole vocabulary as in the book (Mikolov et al., 2013).
     """
     centre = keras.Input(shape=(), dtype="int32", name="centre")
     candidates = keras.Input(shape=(1 + negatives,), dtype="int32", name="candidates")

@@ -19,39 +19,12 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from cnn_newsgroups_glove import GLOVE, GLOVE_SAMPLE, load_word_vectors
 from sklearn.decomposition import PCA
 from sklearn.preprocessing import normalize
 
-DATA = Path(__file__).resolve().parent.parent / "data"
-GLOVE = DATA / "glove" / "glove.6B.100d.txt"  # python data/fetch.py glove
-SAMPLE = DATA / "samples" / "glove.sample.50d.txt"
 PICTURE = """cat dog lizard puppy horse snake bread cheese coffee pizza one two three seven nine
 paris london berlin tokyo desktop modem windows server software"""
-
-
-def load_word_vectors(path):
-    """A table of word vectors, a row for each word, from a text file: words and d numbers.
-
-    GloVe's, word2vec's and fastText's text files are alike but for the first line, where the latter
-    two say how many words and numbers there are. (gensim's KeyedVectors reads them all, too.)
-    """
-    embeddings_index, dimension = {}, None
-    with path.open(encoding="utf-8", newline="\n") as lines:
-        for number, line in enumerate(lines, start=1):
-            values = line.split()
-            if number == 1 and len(values) == 2:
-                continue
-            dimension = dimension or len(values) - 1
-            # The last are numbers: some words of GloVe's largest file have spaces in them.
-            word, vector = " ".join(values[:-dimension]), values[-dimension:]
-            try:
-                embeddings_index[word] = np.array(vector, dtype="float32").reshape(dimension)
-            except ValueError:
-                message = f"{path}, line {number} is not a word and {dimension} numbers"
-                raise ValueError(message) from None
-    if not embeddings_index:
-        raise ValueError("the file is empty")
-    return pd.DataFrame(np.stack(list(embeddings_index.values())), index=list(embeddings_index))
 
 
 def find_nearest(units, vector, leave_out, top=5):
@@ -90,14 +63,14 @@ def main():
     parser.add_argument("--picture", type=Path, default="runs/word_vectors.png", help="to be drawn")
     args = parser.parse_args()
     try:
-        vectors = load_word_vectors(SAMPLE if args.data == "sample" else Path(args.data))
-        missing = {*args.words, *(args.analogy or [])} - set(vectors.index)
+        index = load_word_vectors(GLOVE_SAMPLE if args.data == "sample" else Path(args.data))
+        missing = {*args.words, *(args.analogy or [])} - set(index)
         if missing:
             raise ValueError(f"no vectors for {', '.join(sorted(missing))}")
     except Exception as error:
         sys.exit(f"error: {args.data}: {' '.join(str(error).split())}")
-    print(f"{len(vectors):,} words, {vectors.shape[1]} dimensions\n\nCosine similarity")
-    units = pd.DataFrame(normalize(vectors), index=vectors.index)
+    units = pd.DataFrame(normalize(list(index.values())), index=list(index))
+    print(f"{units.shape[0]:,} words, {units.shape[1]} dimensions\n\nCosine similarity")
     compared = units.loc[args.words]
     print((compared @ compared.T).round(2).to_string(), "\n\nNearest words")
     for word in args.words:

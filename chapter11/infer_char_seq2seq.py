@@ -16,8 +16,8 @@ import json
 import re
 import sys
 import unicodedata
-from collections import Counter
 from functools import partial
+from itertools import zip_longest
 from pathlib import Path
 
 import keras
@@ -28,7 +28,6 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.neighbors import NearestNeighbors
 
 START, END = "\t", "\n"
-NO_SPACES = ("HIRAGANA", "KATAKANA", "THAI", "LAO", "KHMER", "MYANMAR", "TIBETAN")
 
 
 def load_models(run_dir):
@@ -109,20 +108,12 @@ def fit_baseline(train, sentences):
     return train["french"].iloc[nearest[:, 0]].tolist()
 
 
-def choose_tokenizer(texts):
-    """sacreBLEU's way to count words, by the script: words where spaces part them."""
-    names = [unicodedata.name(char, "?") for char in "".join(texts) if char.isalpha()]
-    scripts = Counter(name.split()[0] for name in names)
-    if sum(scripts[name] for name in NO_SPACES) > 0.1 * len(names):
-        return "char"
-    return "zh" if scripts["CJK"] > 0.5 * len(names) else "13a"
-
-
 def score_translations(translations, references):
     """BLEU, chrF and the share that equals a reference, in per cent; of each, all references."""
-    most = max(map(len, references))
-    columns = [[texts[i] if i < len(texts) else None for texts in references] for i in range(most)]
-    tokenize = choose_tokenizer(sum(references, []))
+    columns = list(zip_longest(*references))  # None where a sentence has fewer
+    # BLEU counts words; where no spaces part them, as in Chinese or Thai, it counts characters.
+    spaces = np.mean([" " in text for texts in references for text in texts])
+    tokenize = "13a" if spaces > 0.25 else "char"
     exact = [text in right for text, right in zip(translations, references, strict=True)]
     return {
         "bleu": sacrebleu.corpus_bleu(translations, columns, tokenize=tokenize).score,
@@ -142,14 +133,12 @@ def report(run_dir, data, models):
     for row in test.sample(min(10, len(test)), random_state=0).itertuples():
         print(f"-\nInput sentence:      {row.english}\nCorrect translation: {row.references[0]}")
         print(f"Decoded sentence:    {row.translation}")
-    translated, nearest = (
-        score_translations(test[column].tolist(), test["references"].tolist())
-        for column in ("translation", "nearest")
-    )
-    print(f"-\n{len(test)} test sentences, tokenizer {nearest['tokenizer']}")
-    for name, of in (("this network", translated), ("looking up the nearest", nearest)):
-        scored = f"BLEU {of['bleu']:5.2f}, chrF {of['chrf']:5.2f}, exact {of['exact_match']:4.1f} %"
-        print(f"{scored}: {name}")
+    references = test["references"].tolist()
+    translated = score_translations(test["translation"].tolist(), references)
+    nearest = score_translations(test["nearest"].tolist(), references)
+    print(f"-\n{len(test)} test sentences")
+    table = pd.DataFrame({"this network": translated, "looking up the nearest": nearest})
+    print(table.T.to_string(float_format="{:.2f}".format))
     scores = {"test": translated | {"sentences": len(test)}}
     scores["baselines"] = {f"nearest_{name}": score for name, score in nearest.items()}
     test.to_csv(run_dir / "translations.csv", index=False)

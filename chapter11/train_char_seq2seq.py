@@ -39,10 +39,9 @@ def load_data(source=None, num_samples=50000):
     """The first `num_samples` different pairs, split about 80 : 10 : 10, always the same.
 
     `source` is None for Tatoeba's pairs in data/fra-eng (manythings.org/anki), "sample", or a UTF-8
-    file of lines: English, tab, translation; further columns are left out.
-
-    Returns a dict: pairs, a DataFrame of english, french and part (train, val or test);
-    input_tokens and target_tokens, of which those for training consist.
+    file of lines: English, tab, translation; further columns are left out. Returns a dict: pairs, a
+    DataFrame of english, french and part (train, val or test); input_tokens and target_tokens, of
+    which those for training consist.
     """
     path = Path({None: PAIRS, "sample": SAMPLE}.get(source, source))
     # NFC: an é is one character, however it was typed.
@@ -50,9 +49,9 @@ def load_data(source=None, num_samples=50000):
     lines = [line.split("\t") for line in text.split("\n") if line.strip()]
     pairs = dict.fromkeys(tuple(column.strip() for column in line[:2]) for line in lines)
     pairs = pd.DataFrame(list(pairs), columns=["english", "french"])[:num_samples].fillna("")
-    wrong = pairs[(pairs == "").any(axis=1)].to_dict("records")
-    if wrong:
-        raise ValueError(f"a line is not English, a tab, a translation: {wrong[0]}")
+    wrong = pairs[(pairs == "").any(axis=1)]
+    if len(wrong):
+        raise ValueError(f"a line is not English, a tab, a translation: {wrong.iloc[0].to_dict()}")
     # Pairs that share a sentence, at any remove, go to one part: nothing tested was trained on.
     english, french = (pd.factorize(pairs[name])[0] for name in pairs)
     nodes = len(pairs)

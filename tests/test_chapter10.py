@@ -5,6 +5,7 @@ import math
 import tarfile
 
 import numpy as np
+import pandas as pd
 import pytest
 from conftest import ROOT, load_script
 from contract import write_tar
@@ -39,17 +40,9 @@ def imdb():
     return load_script(IMDB)
 
 
-@pytest.fixture
-def average(monkeypatch):
-    monkeypatch.syspath_prepend(str(ROOT / "chapter10"))  # whose scripts it imports
+@pytest.fixture(scope="module")
+def average():
     return load_script(AVERAGE)
-
-
-def texts_of(archive, needed=""):
-    """{path inside: bytes} of the files whose path has `needed` in it."""
-    with tarfile.open(archive) as tar:
-        members = [member for member in tar if member.isfile() and needed in member.name]
-        return {member.name: tar.extractfile(member).read() for member in members}
 
 
 # Vectors of texts ---------------------------------------------------------------------------------
@@ -85,11 +78,10 @@ def test_vectorize_text_as_a_user_runs_it(run_script, tmp_path):
     assert accuracy["TF-IDF, words and pairs"] > accuracy["TF-IDF"]
     # Hashed into many columns bare counts stay what they are.
     assert accuracy["counts hashed into 262,144"] == pytest.approx(accuracy["counts"], abs=0.02)
-    counts = load_script(VECTORIZE).count_vectorize(load_script(VECTORIZE).DOCUMENTS)
     cat = TfidfVectorizer().fit_transform(load_script(VECTORIZE).DOCUMENTS).toarray()[0, 1]
-    assert list(counts)[1] == "cat" and f"{cat:.3f}" in result.stdout  # scikit-learn's
+    assert f"{cat:.3f}" in result.stdout  # scikit-learn's
     wrong = run_script(VECTORIZE, "--data", tmp_path)
-    assert wrong.returncode == 1 and "train/neg" in wrong.stderr and wrong.stderr.count("\n") == 1
+    assert wrong.returncode == 1 and "train/{neg,pos}" in wrong.stderr
 
 
 # Word vectors -------------------------------------------------------------------------------------
@@ -110,8 +102,6 @@ def test_cats_are_more_like_dogs_than_lizards(run_script, tmp_path):
 
 
 def test_analogies_are_computed_with_directions():
-    import pandas as pd
-
     script = load_script(WORDS)
     male, female, royal = np.eye(3)
     vectors = {"man": male, "woman": female, "king": male + royal, "queen": female + royal}
@@ -142,26 +132,22 @@ def test_files_of_word_vectors_as_others_write_them(glove, tmp_path, text):
     assert {word: vector.tolist() for word, vector in found.items()} == {
         word: np.float32(vector).tolist() for word, vector in NUMBERS.items()
     }
-    table = load_script(WORDS).load_word_vectors(path)
-    assert table.index.tolist() == list(NUMBERS) and np.allclose(table, list(NUMBERS.values()))
 
 
 @pytest.mark.parametrize(
     ("change", "where"),
     [
         (lambda text: text[:-30], "line 336"),  # cut in mid-line
-        (lambda text: text.replace("turkey ", "turkey abc", 1), "line 2 "),
-        (lambda text: text.replace("\nthree", "\n\nthree", 1), "line 3 "),
+        (lambda text: text.replace("turkey ", "turkey abc", 1), "line 2:"),
+        (lambda text: text.replace("\nthree", "\n\nthree", 1), "line 3:"),
         (lambda text: "no vectors here", "line 1"),
-        (lambda text: "", "empty"),
+        (lambda text: "", "not one word"),
     ],
 )
 def test_a_damaged_line_of_vectors_is_named(glove, tmp_path, change, where):
     path = tmp_path / "vectors.txt"
     path.write_text(change(VECTORS.read_text()))
     with pytest.raises(ValueError, match=where):
-        load_script(WORDS).load_word_vectors(path)
-    with pytest.raises(ValueError, match="line" if "line" in where else "not one word"):
         glove.embedding_index_to_matrix(glove.load_word_vectors(path), ["", "[UNK]", "cat"])
 
 
@@ -178,7 +164,8 @@ def test_rows_of_the_matrix_belong_to_the_words(glove):
 
 def test_vectors_of_the_real_glove(real_data_dir):
     script = load_script(WORDS)
-    vectors = script.load_word_vectors(real_data_dir / "glove.6B.50d.txt")
+    index = script.load_word_vectors(real_data_dir / "glove.6B.50d.txt")
+    vectors = pd.DataFrame(np.stack(list(index.values())), index=list(index))
     units = vectors.div(np.linalg.norm(vectors, axis=1), axis=0)
     assert units.loc["cat"] @ units.loc["dog"] == pytest.approx(0.92, abs=0.01)
     assert units.loc["cat"] @ units.loc["lizard"] == pytest.approx(0.68, abs=0.01)
@@ -224,10 +211,10 @@ def test_word2vec_learns_and_the_others_read_its_file(run_script, glove, tmp_pat
     """Two subjects whose words never meet in a review: afterwards each finds its own."""
     rng = np.random.default_rng(0)
     files = {}
-    for sentiment in ("pos", "neg"):
-        for number in range(100):
-            text = " ".join(f"{sentiment}{i}" for i in rng.integers(0, 10, 200))
-            files[f"x/train/{sentiment}/{number}.txt"] = text.encode()
+    for kind in ("train/pos", "train/neg", "test/pos", "test/neg"):
+        for number in range(100 if "train" in kind else 10):
+            text = " ".join(f"{kind[-3:]}{i}" for i in rng.integers(0, 10, 200))
+            files[f"x/{kind}/{number}.txt"] = text.encode()
     archive = write_tar(tmp_path / "reviews.tar.gz", files)
     output = tmp_path / "new" / "vectors.txt"
     options = ["--epochs", 8, "--batch-size", 64, "--output", output]
@@ -262,31 +249,26 @@ def test_archives_and_folders_give_the_same(imdb, cnn, tmp_path):
     assert {tuple(np.bincount(packed[f"{part}_y"])) for part in PARTS} == {(24,) * 20, (3,) * 20}
 
 
-def test_an_archive_of_the_class_folders_themselves(cnn, tmp_path):
-    files = {name.partition("/")[2]: text for name, text in texts_of(POSTS).items()}
-    data = cnn.load_data(write_tar(tmp_path / "x.tar", files))
-    assert data["class_names"] == cnn.load_data("sample")["class_names"]
-
-
-def test_an_archive_that_leads_outside_is_refused(cnn, tmp_path):
+def test_an_archive_of_the_class_folders_themselves_and_one_that_leads_outside(cnn, tmp_path):
+    files = {f"{name}/{i}": b"Text." for name in ("b", "a") for i in range(10)}
+    assert cnn.load_data(write_tar(tmp_path / "x.tar", files))["class_names"] == ["a", "b"]
     with pytest.raises(tarfile.TarError):
         cnn.load_data(write_tar(tmp_path / "x.tar.gz", {"top/../../../evil": b"x"}))
 
 
 def test_headers_are_cut_off_and_nothing_else(cnn):
     post = "From: a@b.c\nNewsgroups: sci.med\nSubject: x\n\nFirst line: y\n\nSecond part.\n"
-    assert cnn.strip_header(post) == "First line: y\n\nSecond part.\n"
+    assert cnn.HEADER.sub("", post) == "First line: y\n\nSecond part.\n"
     folded = "Nntp-Posting-Host: x\nReferences: <1>\n <2>\n\t<3>\nNewsgroups: sci.med\n\nText"
-    assert cnn.strip_header(folded) == "Text"
+    assert cnn.HEADER.sub("", folded) == "Text"
     for text in ("Note: mind this\n\nand that", "Plain text\n\nFrom: nobody", "", "Re: \n\nyes"):
-        assert cnn.strip_header(text) == text
+        assert cnn.HEADER.sub("", text) == text
     assert not [text for text in cnn.load_data("sample")["train_X"] if "Newsgroups:" in text]
 
 
-def test_one_policy_for_encodings(cnn, tmp_path):
+def test_one_policy_for_encodings(cnn, glove, tmp_path):
     file = tmp_path / "1"
-    scripts = [load_script(name) for name in (GLOVE, LSTM, IMDB, VECTORIZE, WORD2VEC)]
-    for script in [cnn, *scripts]:
+    for script in (cnn, glove, load_script(LSTM)):
         for content in ("naïve".encode(), "naïve".encode("latin-1"), b"\xef\xbb\xbfna\xc3\xafve"):
             file.write_bytes(content)
             assert script.read_text(file) == "naïve"
@@ -303,17 +285,17 @@ def test_keras_word_numbers_become_words(imdb, monkeypatch):
     monkeypatch.setattr(keras.datasets.imdb, "get_word_index", lambda: index)
     texts, y = imdb.turn_into_words(part)
     assert texts.tolist() == ["the film", "good"] and y.tolist() == [0, 1]
-
-
-def test_the_last_words_are_kept(imdb):
     assert imdb.keep_last_words(["a b  c\nd", ""], 2).tolist() == ["c d", ""]
 
 
-def test_quotes_and_signatures_are_cut_off(average):
+def test_quotes_and_signatures_are_cut_off_and_copies_counted(average):
     post = "In article <1> a@b writes:\n> yours\nMine.\n\nMore of mine.\n\n--\nA. Name, Inc.\n"
     assert average.strip_quotes(post) == "Mine.\n\nMore of mine."
     assert average.strip_quotes("One paragraph.\n") == "One paragraph."
     assert average.strip_quotes("> all of it\n") == ""
+    data = {"train_X": ["a", "b", "c", "c"], "train_y": [0, 0, 0, 1]}
+    data |= {"test_X": ["a", "b", "c", "d"], "test_y": [0, 1, 1, 0]}
+    assert average.count_copies(data) == {"all": 3, "of_other_classes": 1}
 
 
 # Networks -----------------------------------------------------------------------------------------
@@ -376,12 +358,6 @@ def test_average_counts_pairs_only_where_it_is_asked_to(average):
     assert {"not", "good", "not good", "good not"} <= set(words)
 
 
-def test_copies_are_counted(average):
-    data = {"train_X": ["a", "b", "c", "c"], "train_y": [0, 0, 0, 1]}
-    data |= {"test_X": ["a", "b", "c", "d"], "test_y": [0, 1, 1, 0]}
-    assert average.count_copies(data) == {"all": 3, "of_other_classes": 1}
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["newsgroups", "imdb"])
 def test_average_learns_the_sample(run_script, average, kind, tmp_path):
@@ -400,7 +376,7 @@ def test_average_learns_the_sample(run_script, average, kind, tmp_path):
     again = run_script(AVERAGE, *options)
     errors = [line for line in again.stderr.splitlines() if line.startswith("error: ")]
     assert again.returncode == 1 and "Traceback" not in again.stderr
-    assert len(errors) == 1 and "another --run-dir" in errors[0]
+    assert len(errors) == 1 and "File exists" in errors[0]
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 import subprocess
 import sys
 import unicodedata
@@ -11,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import ROOT, load_script, run_python
+from contract import refuse
 from PIL import Image
 
 NAMES = ("char", "attention", "transformer")
@@ -185,24 +187,15 @@ def test_pieces_do_not_cross_words_and_give_every_text_back(transformer):
 
 
 def test_networks_are_the_books(char):
-    def lstm(inputs):
-        return 4 * 256 * (inputs + 256 + 1)
-
     def trainable(model):
         return sum(math.prod(weight.shape) for weight in model.trainable_weights)
 
     model = char.build_model(256, 71, 94)
-    assert trainable(model) == lstm(71) + lstm(94) + 257 * 94
+    lstm = [4 * 256 * (inputs + 256 + 1) for inputs in (71, 94)]
+    assert trainable(model) == sum(lstm) + 257 * 94
     attention = load_script(TRAINERS[1]).build_model(256, 71, 94)
     assert trainable(attention) == trainable(model) + 513 * 256
-    assert [layer.name for layer in model.layers if layer.trainable_weights] == [
-        *("encoder_lstm", "decoder_lstm", "softmax_output"),
-    ]
-
-
-def test_one_hot_is_the_books(char):
-    ids = np.array([[3, 1, 0]])
-    found = np.asarray(char.one_hot(4, "x")(ids))[0]
+    found = np.asarray(char.one_hot(4, "x")(np.array([[3, 1, 0]])))[0]
     assert found.tolist() == [[0, 0, 0, 1], [0, 1, 0, 0], [1, 0, 0, 0]]
 
 
@@ -240,22 +233,22 @@ def test_no_position_sees_what_comes_after_it(script, run_of):
 
 @every_trainer
 def test_decoding_by_steps_is_the_whole_network_on_what_it_has_written(script, run_of, infer):
-    """In batches and one by one: the same characters."""
+    """In batches or alone: what the whole network, given the text so far, would write next."""
     folder, data = run_of(script)
     data = infer.create_reverse_indices(dict(data))
+    end = data["target_tokens"].index("\n") + 1
+    # A character for each piece, and none is a space: the text tells which they were.
+    data["reverse_target_token_index"] = {i: chr(20000 + i) for i in range(9999)} | {end: "\n"}
     model, *halves = infer.load_models(folder)
-    sentences = data["pairs"]["english"][::40].tolist()
+    sentences = data["pairs"]["english"][::100].tolist()
     translations = infer.translate([*sentences, "", "漢字"], data, *halves)
     assert translations[-2:] == ["", ""]  # nothing that it knows
-    index = ["", *data["target_tokens"]]
     for sentence, found in zip(sentences, translations, strict=False):
         ids = load_script(script).vectorize([sentence], data["input_tokens"]).to_tensor().numpy()
-        texts = np.array([[index.index("\t")]])
-        while texts.shape[1] < 2 * ids.shape[1] + 50 and index[texts[0, -1]] != "\n":
-            best = model.predict_on_batch([ids, texts])[:, -1].argmax(axis=-1)
-            texts = np.column_stack([texts, best])
-        expected = "".join(index[i] for i in texts[0]).split("\n")[0].strip()
-        assert infer.translate([sentence], data, *halves) == [found] == [expected]
+        french = [ord(char) - 20000 for char in found]  # and what it began with
+        best = model.predict_on_batch([ids, np.array([french])])[0].argmax(axis=-1)
+        assert best[:-1].tolist() == french[1:]
+        assert best[-1] == end or len(french) == 2 * ids.shape[1] + 50
     assert infer.translate([f" 漢{sentences[0]}字"], data, *halves) == translations[:1]
 
 
@@ -269,11 +262,10 @@ def test_attention_weights_are_drawn(run_of, tmp_path):
         assert np.asarray(picture.convert("L")).std() > 10
 
 
-@every_trainer
-def test_saved_networks_load_in_safe_mode_without_the_scripts(script, run_of):
-    code = "import sys, keras; keras.models.load_model(sys.argv[1], safe_mode=True)"
-    command = [sys.executable, "-c", code, run_of(script)[0] / "model.keras"]
-    result = subprocess.run(command, capture_output=True, text=True)
+def test_saved_networks_load_in_safe_mode_without_the_scripts(run_of):
+    code = "import sys, keras; [keras.models.load_model(x, safe_mode=True) for x in sys.argv[1:]]"
+    files = [run_of(script)[0] / "model.keras" for script in TRAINERS]
+    result = subprocess.run([sys.executable, "-c", code, *files], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
 
 
@@ -282,7 +274,7 @@ def test_transformer_learns_by_heart(transformer, infer, tmp_path):
     import keras
 
     keras.utils.set_random_seed(1)
-    data = transformer.load_data("sample", 150)
+    data = transformer.load_data("sample", 80)
     batches = transformer.make_batches(data, "train", 16, seed=1)
     sizes = {"dim": 64, "blocks": 1, "dropout": 0.0}
     model = transformer.build_model(len(data["input_tokens"]) + 1, 5 * len(batches), **sizes)
@@ -307,23 +299,11 @@ def test_every_reference_counts(infer):
     assert worse["exact_match"] == 50 and worse["bleu"] < 70
 
 
-@pytest.mark.parametrize(
-    ("right", "tokenizer"),
-    [
-        ("我今天晚上不想吃饭。", "zh"),
-        ("今夜は寒いですね。", "char"),
-        ("คืนนี้อากาศหนาวมาก", "char"),
-        ("오늘 밤은 날씨가 매우 춥습니다.", "13a"),
-        ("Сегодня вечером очень холодно.", "13a"),
-        ("12:30 !", "13a"),
-    ],
-)
-def test_languages_without_spaces_are_counted_by_characters(infer, right, tokenizer):
+@pytest.mark.parametrize("right", ["我今天晚上不想吃饭。", "今夜は寒いですね。", "คืนนี้อากาศหนาวมาก"])
+def test_languages_without_spaces_are_counted_by_characters(infer, right):
     """Chinese scored BLEU 0.0 with nine of ten translations right: each was one long word."""
-    assert infer.choose_tokenizer([right]) == tokenizer
-    if tokenizer != "13a":
-        nearly = right.replace(right[1], "x")
-        assert infer.score_translations([nearly], [[right]])["bleu"] > 50
+    scores = infer.score_translations([right.replace(right[1], "x")], [[right]])
+    assert scores["tokenizer"] == "char" and scores["bleu"] > 50
 
 
 def test_baseline_looks_up_the_nearest_training_sentence(infer, char):
@@ -348,7 +328,7 @@ def test_report_scores_only_test_sentences_with_all_their_references(script, run
     assert scores["test"]["sentences"] == len(table)
     assert scores["baselines"]["nearest_chrf"] > scores["test"]["chrf"]  # it is untrained
     printed = capsys.readouterr().out
-    assert "looking up the nearest" in printed and "tokenizer 13a" in printed
+    assert "looking up the nearest" in printed and "13a" in printed
 
 
 # From process to process --------------------------------------------------------------------------
@@ -357,55 +337,37 @@ def test_report_scores_only_test_sentences_with_all_their_references(script, run
 @pytest.mark.slow
 @every_trainer
 def test_round_trip_in_fresh_processes_letter_for_letter(script, infer, tmp_path):
-    """One process trains, two others translate, this one too: the same letters."""
+    """One process trains, another translates, this one too: the same letters."""
     run_dir = tmp_path / "run"
-    options = ["--data", "sample", "--num-samples", 400, "--batch-size", 32, "--epochs", 3]
-    options += ["--run-dir", run_dir]
-    result = run_python(script, *options)
+    options = ["--data", "sample", "--num-samples", 150, "--batch-size", 16, "--epochs", 2]
+    result = run_python(script, *options, "--run-dir", run_dir)
     assert result.returncode == 0, result.stdout + result.stderr
-    tables = []
-    for _ in range(2):
-        result = run_python(INFER, run_dir, cwd=tmp_path)
-        assert result.returncode == 0, result.stdout + result.stderr
-        assert result.stdout.count("Decoded sentence:") == 10
-        tables.append((run_dir / "translations.csv").read_bytes())
-    assert tables[0] == tables[1]
+    result = run_python(INFER, run_dir, cwd=tmp_path)
+    assert result.returncode == 0, result.stdout + result.stderr
     table = pd.read_csv(run_dir / "translations.csv", keep_default_na=False)
+    assert result.stdout.count("Decoded sentence:") == min(10, len(table))
     data = infer.create_reverse_indices(json.loads((run_dir / "settings.json").read_text()))
     halves = infer.load_models(run_dir)[1:]
     assert infer.translate(table["english"], data, *halves) == table["translation"].tolist()
     assert table["translation"].str.len().max() > 0
-    sentences = table["english"][:2].tolist()
-    result = run_python(INFER, run_dir, *sentences)
-    assert result.stdout.splitlines()[-2:] == table["translation"][:2].tolist()
-    typed = subprocess.run(
-        [sys.executable, ROOT / INFER, run_dir, "-"],
-        input="\n".join(sentences),
-        capture_output=True,
-        text=True,
-    )
-    assert typed.stdout.splitlines()[-2:] == table["translation"][:2].tolist(), typed.stderr
 
 
-def test_other_pieces_are_refused_when_evaluating(run_of):
-    folder, _ = run_of(TRAINERS[2])
-    options = ["--data", "sample", "--num-samples", 300, "--run-dir", folder, "--evaluate"]
-    assert run_python(TRAINERS[2], *options).returncode == 0
-    result = run_python(TRAINERS[2], *options, "--vocab-size", 50)
+def test_sentences_given_and_typed(run_of):
+    folder, data = run_of(TRAINERS[0])
+    sentences = data["pairs"]["english"][:2].tolist()
+    given = run_python(INFER, folder, *sentences)
+    command = [sys.executable, ROOT / INFER, folder, "-"]
+    typed = subprocess.run(command, input="\n".join(sentences), capture_output=True, text=True)
+    assert given.returncode == typed.returncode == 0, given.stderr + typed.stderr
+    assert given.stdout.splitlines()[-2:] == typed.stdout.splitlines()[-2:]
+
+
+def test_other_pieces_and_runs_that_are_not_whole_are_refused(run_of, tmp_path):
+    options = ["--data", "sample", "--num-samples", 300, "--evaluate", "--vocab-size", 50]
+    result = run_python(TRAINERS[2], *options, "--run-dir", run_of(TRAINERS[2])[0])
     assert result.returncode == 1 and "trained on other pairs" in result.stderr
-
-
-def test_translating_without_a_whole_run_is_one_line(run_of, tmp_path):
-    folder, _ = run_of(TRAINERS[0])
-    for name in ("model.keras", "settings.json", "pairs.csv"):
-        (tmp_path / name).write_bytes((folder / name).read_bytes())
     for name, content in (("model.keras", b"PK"), ("settings.json", b'{"seed": 1}')):
-        whole = (tmp_path / name).read_bytes()
-        (tmp_path / name).write_bytes(content)
-        result = run_python(INFER, tmp_path)
-        assert result.returncode == 1 and "Traceback" not in result.stderr
-        lines = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
-        assert len(lines) == 1, result.stderr
-        (tmp_path / name).write_bytes(whole)
-    result = run_python(INFER, tmp_path / "nowhere", "Go.")
-    assert result.returncode == 1 and result.stderr.splitlines()[-1].startswith("error: ")
+        damaged = shutil.copytree(run_of(TRAINERS[0])[0], tmp_path / name)
+        (damaged / name).write_bytes(content)
+    folders = [tmp_path / name for name in ("model.keras", "settings.json", "nowhere")]
+    refuse(INFER, [[folder] for folder in folders], tmp_path)
