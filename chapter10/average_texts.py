@@ -1,4 +1,4 @@
-"""Classify texts by the average of their words' vectors, the simplest network for them.
+"""Classify texts by a weighted average of their words' vectors, the simplest network for them.
 
 Book: chapter 10, "Getting from words to documents", which describes it. (Its other idea, doc2vec,
 is Doc2Vec in the package gensim.) Reads its data as cnn_newsgroups.py and lstm_imdb.py do.
@@ -47,10 +47,13 @@ def build_network(texts, num_classes=20, ngrams=1, vocab_size=50000, embedding_d
     text = keras.Input(shape=(), dtype="string", name="text")
     words = vectorizer(text)[:, :4000]  # of each text no more
     known = ops.expand_dims(ops.cast(words > 1, "float32"), axis=2)  # 0 is padding, 1 unknown
-    vectors = layers.Embedding(vocab_size, embedding_dim, name="embedding")(words) * known
+    kept = layers.Dropout(0.5, name="word_dropout")(known)  # half of the words are left out
+    # How much each word counts is learned as well; at first all count alike, exp(0).
+    weights = kept * ops.exp(layers.Embedding(vocab_size, 1, "zeros", name="weights")(words))
+    vectors = layers.Embedding(vocab_size, embedding_dim, name="embedding")(words) * weights
     # A text may have no known word: without the maximum its average would be no number.
-    x = ops.sum(vectors, axis=1) / ops.maximum(ops.sum(known, axis=1), 1)
-    x = layers.Dropout(0.3, name="dropout")(x)
+    x = ops.sum(vectors, axis=1) / ops.maximum(ops.sum(weights, axis=1), 1)
+    x = layers.Dropout(0.5, name="dropout")(x)
     output = layers.Dense(num_classes, activation="softmax", name="softmax")(x)
     model = keras.Model(inputs=text, outputs=output, name="average_texts")
     optimizer = keras.optimizers.Adam(0.01)
