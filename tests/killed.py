@@ -1,57 +1,52 @@
-"""Run a script and kill it, as `kill -9` would, at a chosen point of its second epoch's saving.
+"""Run a script and kill it, as `kill -9` would, when it has written a file for the second time.
 
     python tests/killed.py "last half" SCRIPT ARGUMENTS…
 
-"best", "line" and "last" are new_model.keras, the line of history.csv and new_last.keras; "half":
-while it is being written, "whole": once it is written (the models: before they are renamed).
+"best", "last" and "line" are the best and the last model, not yet renamed, and the line of
+history.csv. "half": the end of the file is still missing then; "whole": it is not.
 """
 
 import os
 import runpy
+import shutil
 import signal
 import sys
 from pathlib import Path
 
 import keras
 
-point, script = sys.argv[1], sys.argv[2]
-what, how = point.split()
-epoch = 0
+what, how = sys.argv[1].split()
+names = {"best": ["new_model.keras"], "last": ["new_last.keras", "new.keras"]}
+times = 0
 
 
-def die():
-    os.kill(os.getpid(), signal.SIGKILL)
+def kill_after(path):
+    global times
+    times += Path(path).name in names.get(what, ["history.csv"])
+    if times == 2:
+        if how == "half":
+            Path(path).write_bytes(Path(path).read_bytes()[:-9])
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def save(model, path, *args, plain=keras.Model.save, **kwargs):
     plain(model, path, *args, **kwargs)
-    name = {"best": "new_model.keras", "last": "new_last.keras"}.get(what)
-    if epoch == 1 and Path(path).name == name:
-        if how == "half":
-            Path(path).write_bytes(Path(path).read_bytes()[:2000])
-        die()
+    kill_after(path)
 
 
-def on_epoch_end(logger, number, logs=None, plain=keras.callbacks.CSVLogger.on_epoch_end):
-    global epoch
-    plain(logger, number, logs)
-    if number == 1 and what == "line":
-        if how == "half":
-            path = Path(logger.filename)
-            path.write_text(path.read_text()[:-9])
-        die()
-    if what == "last":
-        epoch = number
+def copy(source, target, plain=shutil.copy):
+    copied = plain(source, target)
+    kill_after(target)
+    return copied
 
 
-def on_epoch_begin(logger, number, logs=None):
-    global epoch
-    epoch = number
+def on_epoch_end(logger, epoch, logs=None, plain=keras.callbacks.CSVLogger.on_epoch_end):
+    plain(logger, epoch, logs)
+    kill_after(logger.filename)
 
 
-keras.Model.save = save
+keras.Model.save, shutil.copy = save, copy
 keras.callbacks.CSVLogger.on_epoch_end = on_epoch_end
-keras.callbacks.CSVLogger.on_epoch_begin = on_epoch_begin
-sys.argv = [script, *sys.argv[3:]]
-sys.path.insert(0, str(Path(script).parent))
-runpy.run_path(script, run_name="__main__")
+sys.argv[:2] = []
+sys.path.insert(0, str(Path(sys.argv[0]).parent))
+runpy.run_path(sys.argv[0], run_name="__main__")
