@@ -518,7 +518,7 @@ def test_from_takes_the_url_of_a_mirror(fetch, capsys, server):
 def script(tmp_path):
     """fetch.py copied into a data folder of its own."""
     (tmp_path / "data").mkdir()
-    return shutil.copy(DATA / "fetch.py", tmp_path / "data")
+    return shutil.copy(DATA / "fetch.py", tmp_path / "data" / "fetch.py")
 
 
 def test_without_a_network_the_hint_comes_soon(script):
