@@ -784,7 +784,7 @@ def test_search_interrupted_and_killed_goes_on(script, finished, data_dir, tmp_p
     wait_until(lines, process)
     while process.poll() is None:  # Python loses a Ctrl-C that comes in its gc
         seen = lines()
-        time.sleep(0.3)  # into the next training
+        time.sleep(random.uniform(0.1, 1))  # into the next training
         process.send_signal(signal.SIGINT)
         wait_until(lambda seen=seen: lines() > seen, process)
     assert process.wait() == 1 and "Traceback" not in errors.read_text()
