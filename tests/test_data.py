@@ -535,10 +535,10 @@ def test_interrupted_download_leaves_nothing_that_looks_whole(script, server, tm
     shutil.copy(WINE, server.folder)
     arguments = [script, "wine", "--from", f"{server.url}/slow/{WINE.name}"]
     process = start_python(*arguments, stderr=tmp_path / "errors")
-    assert server.half_sent.wait(60)
+    assert server.half_sent.wait(300)
     time.sleep(0.3)  # it waits for the other half
     process.send_signal(kill)
-    status = process.wait(60)
+    status = process.wait(300)
     left = {path for path in script.parent.iterdir() if path != script}
     if kill == signal.SIGKILL:  # nobody can clean up after that, but it is hidden and marked
         assert all(path.name.startswith(".") and path.suffix == ".part" for path in left)
