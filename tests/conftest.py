@@ -1,13 +1,11 @@
 """Shared fixtures: run a script as a user would, find the real data, read what a run wrote."""
 
 import importlib.util
-import json
 import os
 import signal
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import pytest
@@ -19,6 +17,7 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 if "PYTEST_XDIST_WORKER" in os.environ:  # the workers fill the cores; more threads are in the way
     os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
     os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")
+    os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")  # compiles faster
 
 
 @pytest.fixture
@@ -52,16 +51,17 @@ def run_python(script, *args, cwd=ROOT, env=None, timeout=600):
     )
 
 
-def start_python(script, *args, cwd=ROOT):
-    """Start `python SCRIPT ARGS…`, its output thrown away; a test can wait for it or kill it."""
+def start_python(script, *args, cwd=ROOT, stderr=os.devnull):
+    """Start `python SCRIPT ARGS…`, stderr into a file; a test can wait for it or kill it."""
     if can_fork():
-        return ForkedScript(ROOT / script, args, cwd)
-    return subprocess.Popen(
-        [sys.executable, str(ROOT / script), *map(str, args)],
-        cwd=cwd,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+        return ForkedScript(ROOT / script, args, cwd, stderr=stderr)
+    with Path(stderr).open("w") as file:
+        return subprocess.Popen(
+            [sys.executable, str(ROOT / script), *map(str, args)],
+            cwd=cwd,
+            stdout=subprocess.DEVNULL,
+            stderr=file,
+        )
 
 
 @pytest.fixture(scope="session")
@@ -97,29 +97,6 @@ def assert_clear_error(result, *words):
     assert len(message) == 1, result.stderr
     for word in words:
         assert word.lower() in message[0].lower(), message[0]
-
-
-def kill_in_training(script, arguments, backup_dir, after_epoch, timeout=300):
-    """Start a training, kill -9 it after `after_epoch` epochs; returns how many are backed up."""
-    process = start_python(script, *arguments)
-    deadline = time.monotonic() + timeout
-    while time.monotonic() < deadline and process.poll() is None:
-        if backed_up_epochs(backup_dir) >= after_epoch:
-            break
-        time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL, "the run ended before it could be killed"
-    return backed_up_epochs(backup_dir)
-
-
-def backed_up_epochs(backup_dir):
-    """Epochs in the backup; where the kill cut Keras's count off, those of the backup before."""
-    for name in ("training_metadata.json", "training_metadata.json.bkp"):
-        try:
-            return json.loads((backup_dir / name).read_text())["epoch"]
-        except (OSError, json.JSONDecodeError):
-            continue
-    return 0
 
 
 def load_script(script):

@@ -11,9 +11,11 @@ imports read.
 """
 
 import atexit
+import gc
 import multiprocessing
 import os
 import runpy
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -21,18 +23,10 @@ from pathlib import Path
 import numpy as np
 
 ROOT = Path(__file__).resolve().parent.parent
-PRELOAD = ["keras", "jax", "matplotlib.pyplot", "pandas", "sklearn.model_selection"]
+PRELOAD = ["keras", "sklearn.calibration", "sklearn.ensemble", "tensorboard.summary.v2"]
 BACKEND = "KERAS_BACKEND"
-READ_BY_IMPORTS = (
-    "KERAS_HOME",
-    "TF_XLA",
-    "XLA_FLAGS",
-    "JAX_PLATFORM",
-    "CUDA_",
-    "PYTHON",
-    "HOME",
-    "PATH",
-)
+READ_BY_IMPORTS = ("KERAS_HOME", "TF_XLA", "XLA_FLAGS", "JAX_PLATFORM", "CUDA_", "PYTHON")
+READ_BY_IMPORTS += ("HOME", "PATH")
 _environment = None  # what of it the fork server was started with
 
 
@@ -52,13 +46,12 @@ def can_fork(env=None):
 class ForkedScript:
     """A script in a child of the fork server, with the part of `subprocess.Popen` that tests use.
 
-    `stdout` and `stderr` are paths of files to write, or None for nowhere; `env` may hold
-    KERAS_BACKEND.
+    `stdout` and `stderr` are paths of files to write; `env` may hold KERAS_BACKEND.
     """
 
-    def __init__(self, script, arguments, cwd, stdout=None, stderr=None, env=None):
+    def __init__(self, script, arguments, cwd, stdout=os.devnull, stderr=os.devnull, env=None):
         self.args = [str(script), *map(str, arguments)]
-        files = [str(file or os.devnull) for file in (stdout, stderr)]
+        files = [str(stdout), str(stderr)]
         context = multiprocessing.get_context("forkserver")
         self._process = context.Process(
             target=_run_as_main, args=(self.args, str(cwd), *files, {**os.environ, **(env or {})})
@@ -82,6 +75,8 @@ class ForkedScript:
 
 def _run_as_main(args, cwd, stdout, stderr, env):
     """In the child: what `python ARGS` does from here on."""
+    gc.freeze()  # what is imported stays: no search through it for garbage
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
     for number, path in ((1, stdout), (2, stderr)):
         file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(file, number)

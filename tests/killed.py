@@ -1,9 +1,9 @@
-"""Run a script and kill it, as `kill -9` would, at a chosen point of its second epoch's saving.
+"""Run a script and kill it, as `kill -9` would, when it has written a file for the second time.
 
     python tests/killed.py "last half" SCRIPT ARGUMENTS…
 
-"line", "last" and "best" are the line of history.csv, new.keras and its copy new_model.keras;
-"half": while it is being written, "whole": once it is (the models: before they are renamed).
+"best", "last" and "line" are the best and the last model, not yet renamed, and the line of
+history.csv. "half": the end of the file is still missing then; "whole": it is not.
 """
 
 import os
@@ -15,40 +15,38 @@ from pathlib import Path
 
 import keras
 
-point, script = sys.argv[1], sys.argv[2]
-what, how = point.split()
-epoch = 0
+what, how = sys.argv[1].split()
+names = {"best": ["new_model.keras"], "last": ["new_last.keras", "new.keras"]}
+times = 0
 
 
-def die_writing(path, part):
-    """Kill the process where `path`, just written, is the file and the second epoch the moment."""
-    if epoch == 1 and what == part:
+def kill_after(path):
+    global times
+    times += Path(path).name in names.get(what, ["history.csv"])
+    if times == 2:
         if how == "half":
-            path.write_bytes(path.read_bytes()[:-9])
+            Path(path).write_bytes(Path(path).read_bytes()[:-9])
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-def on_epoch_end(logger, number, logs=None, plain=keras.callbacks.CSVLogger.on_epoch_end):
-    global epoch
-    epoch = number
-    plain(logger, number, logs)
-    die_writing(Path(logger.filename), "line")
-
-
-def save(model, path, plain=keras.Model.save):
-    plain(model, path)
-    die_writing(path, "last")
+def save(model, path, *args, plain=keras.Model.save, **kwargs):
+    plain(model, path, *args, **kwargs)
+    kill_after(path)
 
 
 def copy(source, target, plain=shutil.copy):
-    plain(source, target)
-    die_writing(target, "best")
-    return target
+    copied = plain(source, target)
+    kill_after(target)
+    return copied
 
 
+def on_epoch_end(logger, epoch, logs=None, plain=keras.callbacks.CSVLogger.on_epoch_end):
+    plain(logger, epoch, logs)
+    kill_after(logger.filename)
+
+
+keras.Model.save, shutil.copy = save, copy
 keras.callbacks.CSVLogger.on_epoch_end = on_epoch_end
-keras.Model.save = save
-shutil.copy = copy
-sys.argv = [script, *sys.argv[3:]]
-sys.path.insert(0, str(Path(script).parent))
-runpy.run_path(script, run_name="__main__")
+sys.argv[:2] = []
+sys.path.insert(0, str(Path(sys.argv[0]).parent))
+runpy.run_path(sys.argv[0], run_name="__main__")

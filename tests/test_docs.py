@@ -13,23 +13,14 @@ PAGES += sorted(ROOT.glob("data/samples/README.md"))
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
-def test_links_lead_somewhere(page):
-    for target in re.findall(r"\]\(([^)#\s]+)", page.read_text()):
+def test_links_and_named_functions_exist(page):
+    """`chapterNN/x.py:name` is a file with that function, class or constant."""
+    text = page.read_text()
+    for target in re.findall(r"\]\(([^)#\s]+)", text):
         if not target.startswith(("http://", "https://", "mailto:")):
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
-
-
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
-def test_named_functions_exist(page):
-    """`chapterNN/x.py:name` is a file with that function, class or constant at its top level."""
-    text = page.read_text()
     for file, name in re.findall(r"`((?:chapter\d\d|data|tests|benchmarks)/\S+?\.py):(\w+)", text):
-        defined = set()
-        for node in ast.parse((ROOT / file).read_text()).body:
-            if isinstance(node, ast.Assign):
-                defined |= {target.id for target in node.targets if isinstance(target, ast.Name)}
-            defined.add(getattr(node, "name", None))
-        assert name in defined, f"{page.name}: {file} has no {name}"
+        assert name in check_map.defined_in(file), f"{page.name}: {file} has no {name}"
 
 
 def test_every_script_is_in_the_map_and_in_its_readme():

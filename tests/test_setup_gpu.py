@@ -41,7 +41,7 @@ APT = "apt-get -o DPkg::Lock::Timeout=300"
 class Machine:
     """A folder of imitated commands to be used as PATH, and the log of how they were called."""
 
-    def __init__(self, folder, system="ubuntu2404", lspci=T4, root=True):
+    def __init__(self, folder, system="ubuntu2404", lspci=T4, root=True, python=True):
         self.bin, self.log, self.folder = folder / "bin", folder / "calls.log", folder
         self.bin.mkdir()
         self.log.touch()
@@ -62,7 +62,7 @@ class Machine:
         self.imitate("sudo", 'exec "$@"')
         for command in ["apt-get", "dnf", "dpkg", "curl", "modprobe", "dmesg"]:
             self.imitate(command)
-        self.set_python(fits=True)
+        self.set_python(fits=python)
 
     def imitate(self, command, body="exit 0", log=True):
         log = f'echo "{command} $*" >>"{self.log}"\n' if log else ""
@@ -109,6 +109,11 @@ class Machine:
         return self.log.read_text().splitlines()
 
 
+@pytest.fixture
+def machine(tmp_path):
+    return Machine(tmp_path)
+
+
 def printed_commands(result):
     """The commands of a dry run that works, and nothing else that it printed."""
     assert result.returncode == 0, result.stdout + result.stderr
@@ -132,8 +137,8 @@ def test_shellcheck_finds_nothing():
     assert result.returncode == 0, result.stdout
 
 
-def test_help(tmp_path):
-    result = Machine(tmp_path).run("--help")
+def test_help(machine):
+    result = machine.run("--help")
     assert result.returncode == 0
     for option in ("--cpu", "--system-cuda", "--venv DIR", "--yes", "--dry-run", "--help"):
         assert option in result.stdout
@@ -221,21 +226,6 @@ def test_driver_that_works_is_left_alone(tmp_path, system):
     assert machine.calls == []
 
 
-@pytest.mark.parametrize(
-    ("system", "words"),
-    [
-        ("ubuntu2604", ["Python 3.14", "choose the image of Ubuntu 24.04"]),
-        ("fedora", ["fedora", "Ubuntu 24.04", "Debian 12 or 13", "Amazon Linux 2023", "--cpu"]),
-    ],
-)
-@pytest.mark.parametrize("with_python", [True, False])
-def test_other_systems_are_told_which_image_to_take(tmp_path, system, words, with_python):
-    machine = Machine(tmp_path, system)
-    machine.set_python(with_python)
-    assert_clear_error(machine.run("--yes"), *words)
-    assert machine.calls == []
-
-
 @pytest.mark.parametrize("system", ["ubuntu2204", "ubuntu2404", "debian12", "amzn2023"])
 def test_system_cuda(tmp_path, system):
     machine = Machine(tmp_path, system)
@@ -255,15 +245,10 @@ def test_system_cuda(tmp_path, system):
     assert machine.calls == []
 
 
-def test_system_cuda_that_nvidia_does_not_have(tmp_path):
-    assert_clear_error(Machine(tmp_path, "debian13").run("--system-cuda", "--yes"), "Debian 13")
-
-
-def test_tensorflow_range_is_that_of_the_requirements(tmp_path):
+def test_tensorflow_range_is_that_of_the_requirements(machine):
     requirements = (ROOT / "requirements.txt").read_text().splitlines()
     (line,) = [line for line in requirements if line.startswith("tensorflow>")]
     versions = line.split()[0].removeprefix("tensorflow")
-    machine = Machine(tmp_path)
     assert f"'tensorflow[and-cuda]{versions}'" in machine.run("--dry-run").stdout
 
 
@@ -280,37 +265,43 @@ def test_gpu_before_turing_gets_the_last_driver_and_cudnn_for_it(tmp_path, syste
     assert "nvidia-open" not in result.stdout
 
 
-@pytest.mark.parametrize("with_driver", [True, False])
-def test_k80_of_the_book_is_refused(tmp_path, with_driver):
-    machine = Machine(tmp_path, lspci=K80)
-    if with_driver:
-        machine.set_driver("3.7, Tesla K80")
-    assert_clear_error(machine.run("--dry-run"), "K80", "docs/gpu_machine.md")
-
-
-def test_blackwell_gets_a_warning(tmp_path):
-    machine = Machine(tmp_path)
+def test_blackwell_gets_a_warning(machine):
     machine.set_driver("12.0, NVIDIA RTX PRO 6000 Blackwell Server Edition")
     result = machine.run("--dry-run")
     assert result.returncode == 0 and "no kernels for this generation" in result.stdout
 
 
-def test_no_gpu(tmp_path):
-    machine = Machine(tmp_path, lspci=NO_GPU)
-    assert_clear_error(machine.run("--yes"), "no NVIDIA GPU", "--cpu")
-    assert machine.calls == []
+UBUNTU_2604 = ["Python 3.14", "choose the image of Ubuntu 24.04"]
+FEDORA = ["fedora", "Ubuntu 24.04", "Debian 12 or 13", "Amazon Linux 2023", "--cpu"]
 
 
-def test_driver_too_old_for_cuda_stops_before_anything_is_installed(tmp_path):
-    machine = Machine(tmp_path)
-    machine.set_driver(version="470.256.02")
-    assert_clear_error(machine.run("--yes"), "driver 470", "525", "remove it")
+@pytest.mark.parametrize(
+    ("parts", "driver", "option", "words"),
+    [
+        ({"system": "ubuntu2604"}, {}, "--yes", UBUNTU_2604),
+        ({"system": "ubuntu2604", "python": False}, {}, "--yes", UBUNTU_2604),
+        ({"system": "fedora"}, {}, "--yes", FEDORA),
+        ({"system": "fedora", "python": False}, {}, "--yes", FEDORA),
+        ({"system": "debian13"}, {}, "--system-cuda", ["Debian 13"]),
+        ({"lspci": NO_GPU}, {}, "--yes", ["no NVIDIA GPU", "--cpu"]),
+        # the book's GPU
+        ({"lspci": K80}, {}, "--dry-run", ["K80", "docs/gpu_machine.md"]),
+        ({"lspci": K80}, {"gpu": "3.7, Tesla K80"}, "--yes", ["K80", "docs/gpu_machine.md"]),
+        ({}, {"version": "470.256.02"}, "--yes", ["driver 470", "525", "remove it"]),
+    ],
+)
+def test_what_does_not_fit_is_said_before_anything_is_installed(
+    tmp_path, parts, driver, option, words
+):
+    machine = Machine(tmp_path, **parts)
+    if driver:
+        machine.set_driver(**driver)
+    assert_clear_error(machine.run(option), *words)
     assert machine.calls == []
 
 
 @pytest.mark.parametrize(("option", "gigabytes"), [("--yes", 14), ("--cpu", 3)])
-def test_too_little_disk_stops_before_anything_is_installed(tmp_path, option, gigabytes):
-    machine = Machine(tmp_path)
+def test_too_little_disk_stops_before_anything_is_installed(machine, tmp_path, option, gigabytes):
     machine.set_free_disk(gigabytes)
     result = machine.run(option)
     assert_clear_error(result, f"{gigabytes} GB are free", "growpart", "resize2fs")
@@ -320,8 +311,8 @@ def test_too_little_disk_stops_before_anything_is_installed(tmp_path, option, gi
 
 
 @pytest.mark.parametrize("options", [["--gpu"], ["--cpu", "--system-cuda"], ["--venv"]])
-def test_wrong_options(tmp_path, options):
-    assert_clear_error(Machine(tmp_path).run(*options), options[-1])
+def test_wrong_options(machine, options):
+    assert_clear_error(machine.run(*options), options[-1])
 
 
 def test_cpu_needs_no_administrator_and_no_known_system(tmp_path):
@@ -336,8 +327,7 @@ def test_cpu_needs_no_administrator_and_no_known_system(tmp_path):
     ]
 
 
-def test_cpu_with_a_python_that_does_not_fit(tmp_path):
-    machine = Machine(tmp_path)
+def test_cpu_with_a_python_that_does_not_fit(machine):
     machine.set_python(fits=False)
     assert_clear_error(machine.run("--cpu"), "Python 3.10", "python3-venv", "uv venv --seed")
     machine.set_python(fits=True, name="python3.12")
@@ -347,22 +337,19 @@ def test_cpu_with_a_python_that_does_not_fit(tmp_path):
     assert machine.run("--cpu").returncode == 0
 
 
-def test_folder_of_something_else_is_not_touched(tmp_path):
+def test_folder_of_something_else_is_not_touched(machine, tmp_path):
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos/cat.jpg").touch()
-    machine = Machine(tmp_path)
     assert_clear_error(machine.run("--cpu", venv=tmp_path / "photos"), "photos", "--venv")
     assert machine.calls == []
 
 
-def test_driver_is_not_installed_unasked(tmp_path):
-    machine = Machine(tmp_path)
+def test_driver_is_not_installed_unasked(machine):
     assert_clear_error(machine.run(), "--yes")
     assert not any("nvidia" in call for call in machine.calls)
 
 
-def test_reboot_and_run_again(tmp_path):
-    machine = Machine(tmp_path)
+def test_reboot_and_run_again(machine, tmp_path):
     result = machine.run("--yes")  # the driver is installed, but nvidia-smi does not appear
     assert result.returncode == 3, result.stdout + result.stderr
     assert "Reboot" in result.stdout and "run this script" in result.stdout
@@ -391,8 +378,7 @@ def test_driver_without_a_module_for_the_new_kernel_is_built(tmp_path, system):
     assert not any("nvidia-open" in call for call in machine.calls)
 
 
-def test_driver_that_stays_broken_is_installed_again_and_the_kernel_asked_why(tmp_path):
-    machine = Machine(tmp_path)
+def test_driver_that_stays_broken_is_installed_again_and_the_kernel_asked_why(machine):
     machine.answer("nvidia-smi", "echo NVIDIA-SMI has failed; exit 9")
     machine.imitate("dkms", "echo Error! >&2; exit 10")
     machine.imitate("apt-get", "case $* in *headers*) exit 100;; esac")  # as with a broken package
@@ -405,8 +391,7 @@ def test_driver_that_stays_broken_is_installed_again_and_the_kernel_asked_why(tm
     assert "Reboot" in result.stdout and "failed. What to try" not in result.stderr
 
 
-def test_driver_that_answers_at_once_saves_the_reboot(tmp_path):
-    machine = Machine(tmp_path)
+def test_driver_that_answers_at_once_saves_the_reboot(machine):
     driver = f"printf '#!/bin/sh\\necho 7.5, Tesla T4\\n' >{machine.bin}/nvidia-smi"
     machine.imitate("modprobe", f"{driver}; chmod +x {machine.bin}/nvidia-smi")
     result = machine.run("--yes")
@@ -428,16 +413,14 @@ def test_debian_gets_contrib_once(tmp_path):
     )
 
 
-def test_secure_boot_is_mentioned(tmp_path):
-    machine = Machine(tmp_path)
+def test_secure_boot_is_mentioned(machine):
     machine.answer("mokutil", "echo SecureBoot enabled")
     assert "Secure Boot is on" in machine.run("--dry-run").stdout
     machine.answer("mokutil", "echo SecureBoot disabled")
     assert "Secure Boot is on" not in machine.run("--dry-run").stdout
 
 
-def test_system_cuda_paths_are_written_once(tmp_path):
-    machine = Machine(tmp_path)
+def test_system_cuda_paths_are_written_once(machine, tmp_path):
     machine.set_driver()
     for _ in range(2):
         assert machine.run("--system-cuda").returncode == 0
@@ -445,8 +428,7 @@ def test_system_cuda_paths_are_written_once(tmp_path):
     assert len(lines) == 3 and lines[0] == "export CUDA_HOME=/usr/local/cuda-12.9"
 
 
-def test_failed_step_says_what_to_try(tmp_path):
-    machine = Machine(tmp_path)
+def test_failed_step_says_what_to_try(machine):
     machine.imitate("apt-get", "echo 'E: no route to host' >&2; exit 100")
     result = machine.run("--yes")
     assert result.returncode == 1
