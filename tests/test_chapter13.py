@@ -323,6 +323,7 @@ def test_evaluate_judges_by_a_classifier_of_the_same_images(chapter, run_script,
     assert result.stderr.count("error: ") == 1 and "Traceback" not in result.stderr
     random = np.random.default_rng(0).integers(0, 2, 200)
     np.savez(tmp_path / "random.npz", **(arrays | {"y_train": random}))
+    usual = ("--run-dir", run_dir, "--classifier-epochs", 1)
     result = run_script("chapter13/evaluate_gan.py", "--data", tmp_path / "random.npz", *usual)
     assert result.returncode == 0, result.stderr
     assert "too little" in result.stdout and "collapse" not in result.stdout
