@@ -348,7 +348,7 @@ def test_short_and_its_network_near_the_top(script):
     functions = {
         node.name: node for node in ast.parse(text).body if isinstance(node, ast.FunctionDef)
     }
-    lines, main_lines, network_from = 170, 40, 100
+    lines, main_lines, network_from = 150, 40, 100
     networks = {"build_network", "build_model", "build_model_feature_extraction"}
     names = {"load_data", "parse_arguments", "report"}
     if script in TRAINERS:
