@@ -7,7 +7,7 @@ Book: chapter 12, "Lunar Lander", Results.
     python chapter12/dqn_lunar_lander_test.py --render             # a window, needs a display
 
 It takes the weights that come with the repository, or those that --weights names: .keras,
-.weights.h5, or the book's own .h5f, renamed to .h5. 200 points and more are a good landing.
+.weights.h5, or the book's own .h5f. 200 points and more are a good landing.
 """
 
 import argparse

@@ -100,6 +100,9 @@ def test_windows_end_at_episode_borders():
     ring.append(np.float32([4]), 0, 0.0, False)
     ring.append(np.float32([5]), 0, 0.0, False, training=False)
     assert ring.nb_entries == 4 and recent(6) == [5, 6]
+    through = memory.SequentialMemory(100, 2, ignore_episode_boundaries=True)
+    fill(through, [([1, 2, 3], False)])
+    assert through.get_recent_state(np.float32([4]))[:, 0].tolist() == [3, 4]
 
 
 @pytest.mark.parametrize("window", [1, 4])
@@ -157,10 +160,18 @@ def test_epsilon_goes_along_a_line():
 
 def test_policies_pick_as_they_say():
     keras.utils.set_random_seed(0)
-    q, eps_greedy = np.array([0.0, 2.0, 1.0]), policy.EpsGreedyQPolicy(eps=0.3)
-    counts = np.bincount([eps_greedy.select_action(q_values=q) for _ in range(5000)])
-    np.testing.assert_allclose(counts / 5000, [0.1, 0.8, 0.1], atol=0.025)
-    assert policy.GreedyQPolicy().select_action(q_values=q) == 1
+    q = np.array([0.0, 2.0, 1.0])
+    softmax = np.exp(q) / np.exp(q).sum()
+    wanted = {
+        policy.GreedyQPolicy(): [0, 1, 0],
+        policy.EpsGreedyQPolicy(eps=0.3): [0.1, 0.8, 0.1],
+        policy.BoltzmannQPolicy(): softmax,
+        policy.MaxBoltzmannQPolicy(eps=0.3): 0.3 * softmax + [0, 0.7, 0],
+    }
+    for one, shares in wanted.items():
+        counts = np.bincount([one.select_action(q_values=q) for _ in range(5000)], minlength=3)
+        np.testing.assert_allclose(counts / 5000, shares, atol=0.025)
+    assert policy.BoltzmannQPolicy().select_action(q_values=np.array([0.0, 400, 0.0])) == 1
 
 
 # --- learning ---------------------------------------------------------------------------------
@@ -325,6 +336,32 @@ def test_callbacks_are_called_and_ctrl_c_ends_a_training_in_order():
         core.Agent().fit(Counter(), 1)
 
 
+def test_actions_are_repeated_and_episodes_cut_off():
+    recorder, agent = Recorder(), make_agent()
+    agent.fit(Counter(), 3, action_repetition=2, callbacks=[recorder], verbose=0)
+    assert recorder.calls == [
+        "episode",
+        (0, 0, 3.0),
+        (0, 1, 7.0),
+        (0, 2, 5.0),
+        {"did_abort": False},
+    ]
+    history = agent.fit(Counter(9), 12, nb_max_episode_steps=4, verbose=0)
+    assert history.history["nb_episode_steps"] == [4, 4, 4]
+    assert agent.memory.no_action[:9].any() and not agent.memory.terminals[4:16].any()
+    with pytest.raises(ValueError, match="action_repetition"):
+        agent.fit(Counter(), 3, action_repetition=0)
+
+
+def test_episodes_start_with_steps_that_are_not_learned_from():
+    seen, agent = [], make_agent()
+    options = {"nb_max_start_steps": 4, "start_step_policy": lambda o: seen.append(o[0]) or 0}
+    history = agent.fit(Counter(9), 60, verbose=0, **options)
+    starts = [9 - steps for steps in history.history["nb_episode_steps"]]
+    assert len(set(starts)) > 1 and set(starts) <= {0, 1, 2, 3} and set(seen) <= {0, 1, 2}
+    assert agent.memory.observations[0, 0] == starts[0]
+
+
 def test_a_processor_changes_what_passes():
     class Double(core.Processor):
         def process_observation(self, observation):
@@ -361,19 +398,21 @@ def test_log_has_keras_rls_figures(tmp_path, capsys):
 def test_weights_of_the_book_are_written_and_read(tmp_path):
     """Those of a ModelIntervalCheckpoint, and keras-rl's own, of Keras 2."""
     agent, other = make_agent(), make_agent()
-    name = tmp_path / "dqn_{step}.weights.h5"
+    name = tmp_path / "dqn_{step}.h5f"
     agent.fit(Counter(), 9, callbacks=[callbacks.ModelIntervalCheckpoint(name, 5)], verbose=0)
-    other.load_weights(tmp_path / "dqn_5.weights.h5")
+    other.load_weights(tmp_path / "dqn_5.h5f")
     for network in (other.model, other.target_model):
         np.testing.assert_array_equal(network.get_weights()[0], agent.model.get_weights()[0])
-    with h5py.File(tmp_path / "old.h5", "w") as file:
+    with pytest.raises(FileExistsError):
+        agent.save_weights(tmp_path / "dqn_5.h5f")
+    with h5py.File(tmp_path / "old.h5f", "w") as file:
         file.attrs["layer_names"] = [b"input_1", b"flatten_1", b"dense_1"]
         for layer in ("input_1", "flatten_1"):
             file.create_group(layer).attrs["weight_names"] = np.array([], "S1")
         group = file.create_group("dense_1")
         group.attrs["weight_names"] = [b"dense_1/kernel:0", b"dense_1/bias:0"]
         group["dense_1/kernel:0"], group["dense_1/bias:0"] = [[3.0, 4.0]], [5.0, 6.0]
-    other.load_weights(tmp_path / "old.h5")
+    other.load_weights(tmp_path / "old.h5f")
     assert [w.tolist() for w in other.model.get_weights()] == [[[3, 4]], [5, 6]]
 
 

@@ -38,6 +38,33 @@ class EpsGreedyQPolicy(Policy):
         return np.argmax(q_values)
 
 
+class BoltzmannQPolicy(Policy):
+    """Random, but the better an action the likelier: probabilities are softmax(q / tau).
+
+    tau is a temperature: the lower, the greedier. clip: limits of q / tau, against overflow.
+    """
+
+    def __init__(self, tau=1.0, clip=(-500.0, 500.0)):
+        self.tau, self.clip = tau, clip
+
+    def select_action(self, q_values):
+        weights = np.exp(np.clip(np.asarray(q_values, "float64") / self.tau, *self.clip))
+        return random.choices(range(len(q_values)), weights)[0]
+
+
+class MaxBoltzmannQPolicy(BoltzmannQPolicy):
+    """Boltzmann's with probability `eps`, else the best action (Wiering, 1999)."""
+
+    def __init__(self, eps=0.1, tau=1.0, clip=(-500.0, 500.0)):
+        super().__init__(tau, clip)
+        self.eps = eps
+
+    def select_action(self, q_values):
+        if random.random() < self.eps:
+            return super().select_action(q_values)
+        return np.argmax(q_values)
+
+
 class LinearAnnealedPolicy(Policy):
     """`inner_policy`, whose attribute `attr` goes from value_max to value_min in `nb_steps` steps.
 

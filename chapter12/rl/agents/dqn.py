@@ -1,5 +1,10 @@
 """The deep Q-network of Mnih et al. (2015, Nature 518); double by default."""
 
+import shutil
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import h5py
 import keras
 import numpy as np
 from keras import layers, ops
@@ -207,10 +212,22 @@ class DQNAgent(Agent):
         self.target_model.set_weights(self.model.get_weights())
 
     def save_weights(self, filepath, overwrite=False):
-        self.model.save_weights(filepath, overwrite)
+        """Write the network's weights, as Keras 3 does, whatever the suffix: the book has `.h5f`."""
+        if Path(filepath).exists() and not overwrite:
+            raise FileExistsError(f"{filepath} exists; overwrite=True replaces it")
+        with TemporaryDirectory() as folder:
+            path = Path(folder, "new.weights.h5")
+            self.model.save_weights(path)
+            shutil.copy(path, filepath)
 
     def load_weights(self, filepath):
-        """From .weights.h5 or .keras, or keras-rl's own .h5f, renamed to .h5, as Keras wants it."""
-        self.model.load_weights(filepath)
+        """Read them from `.weights.h5`, `.keras`, or `.h5f`, also keras-rl's own, of Keras 2."""
+        path = Path(filepath)
+        with TemporaryDirectory() as folder:
+            if path.suffix != ".keras":  # Keras tells kinds of files by their names
+                with h5py.File(path) as file:
+                    old = "layer_names" in file.attrs or "model_weights" in file
+                path = shutil.copy(path, Path(folder, "old.h5" if old else "new.weights.h5"))
+            self.model.load_weights(path)
         if self.compiled:
             self.update_target_model_hard()
