@@ -212,7 +212,7 @@ class DQNAgent(Agent):
         self.target_model.set_weights(self.model.get_weights())
 
     def save_weights(self, filepath, overwrite=False):
-        """Write the network's weights, as Keras 3 does, whatever the suffix: the book has `.h5f`."""
+        """Write the network's weights, as Keras 3 does; the suffix may be the book's, `.h5f`."""
         if Path(filepath).exists() and not overwrite:
             raise FileExistsError(f"{filepath} exists; overwrite=True replaces it")
         with TemporaryDirectory() as folder:
