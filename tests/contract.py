@@ -34,26 +34,26 @@ EPOCHS = 4  # of the runs below
 
 # script: its kind of data, lines at most, the figure that chooses the best epoch
 TRAINERS = {
-    "chapter02/mlp_wine.py": (WINE, 170, "val_loss"),
+    "chapter02/mlp_wine.py": (WINE, 165, "val_loss"),
     "chapter02/dnn_wine.py": (WINE, 170, "val_loss"),
-    "chapter03/mlp_wine_tensorboard.py": (WINE, 170, "val_loss"),
+    "chapter03/mlp_wine_tensorboard.py": (WINE, 165, "val_loss"),
     "chapter03/dnn_wine_tensorboard.py": (WINE, 170, "val_loss"),
     "chapter03/dnn_wine_broken.py": (WINE, 170, "val_loss"),
     "chapter04/dnn_eeg.py": (EEG, 255, "val_roc_auc"),
     "chapter05/mlp_mnist.py": (DIGITS, 220, "val_accuracy"),
-    "chapter05/mlp_mnist_dropout.py": (DIGITS, 220, "val_accuracy"),
-    "chapter05/mlp_mnist_l2.py": (DIGITS, 220, "val_accuracy"),
+    "chapter05/mlp_mnist_dropout.py": (DIGITS, 210, "val_accuracy"),
+    "chapter05/mlp_mnist_l2.py": (DIGITS, 215, "val_accuracy"),
     "chapter07/cnn_cifar10.py": (IMAGES, 220, "val_accuracy"),
     "chapter07/cnn_cifar10_augmented.py": (IMAGES, 220, "val_accuracy"),
     "chapter08/inceptionv3_dogs_cats.py": (PHOTOS, 325, "val_loss"),
-    "chapter09/lstm_bitcoin.py": (PRICES, 220, "val_loss"),
-    "chapter10/cnn_newsgroups.py": (POSTS, 230, "val_accuracy"),
-    "chapter10/cnn_newsgroups_glove.py": (POSTS, 285, "val_accuracy"),
+    "chapter09/lstm_bitcoin.py": (PRICES, 215, "val_loss"),
+    "chapter10/cnn_newsgroups.py": (POSTS, 225, "val_accuracy"),
+    "chapter10/cnn_newsgroups_glove.py": (POSTS, 280, "val_accuracy"),
     "chapter10/lstm_imdb.py": (REVIEWS, 230, "val_accuracy"),
-    "chapter10/lstm_newsgroups.py": (POSTS, 230, "val_accuracy"),
-    "chapter11/train_char_seq2seq.py": (PAIRS, 250, "val_loss"),
-    "chapter11/train_attention_seq2seq.py": (PAIRS, 270, "val_loss"),
-    "chapter11/train_transformer_seq2seq.py": (PAIRS, 295, "val_loss"),
+    "chapter10/lstm_newsgroups.py": (POSTS, 225, "val_accuracy"),
+    "chapter11/train_char_seq2seq.py": (PAIRS, 245, "val_loss"),
+    "chapter11/train_attention_seq2seq.py": (PAIRS, 265, "val_loss"),
+    "chapter11/train_transformer_seq2seq.py": (PAIRS, 290, "val_loss"),
 }
 # Options without which a script would need the network, or minutes.
 OPTIONS = {
