@@ -170,7 +170,7 @@ def report(model, data):
 def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", metavar="SOURCE", help='"sample", or a folder or tar of texts')
-    parser.add_argument("--pooling", choices=["average", "last"], default="average")
+    parser.add_argument("--pooling", choices=["average", "last"], default="average", help="outputs")
     parser.add_argument("--epochs", type=int, default=10, help="default: 10")
     parser.add_argument("--batch-size", type=int, default=64, help="default: 64")
     parser.add_argument("--seed", type=int, default=1, help="default: 1")
