@@ -147,6 +147,7 @@ def main():
             return report(keras.models.load_model(args.run_dir / "model.keras"), data)
         model, done = open_run(args.run_dir, settings, train_X, train_y)
         model = model or build_network(train_X, train_y, *args.start)
+        model.make_train_function()  # what a backend refuses, it says here
     except Exception as error:  # pandas, zlib, h5py and Keras raise a dozen kinds
         sys.exit(f"error: {args.data or 'wine'}: {' '.join(str(error).split())}")
     rows = tf.data.Dataset.from_tensor_slices((train_X, train_y))

@@ -11,6 +11,8 @@ validation accuracy 0.984 ± 0.002 (book: 0.985), test ROC AUC 0.990 ± 0.003 (e
 
 import argparse
 import json
+import os
+import shutil
 import sys
 import zlib
 from pathlib import Path
@@ -93,47 +95,43 @@ def build_network(train_X):
     return model
 
 
-def create_callbacks(run_dir, data, best=None):
-    """ROC AUC, best model, log, last model; `best`: val_roc_auc so far, when a run goes on."""
-    new = str(run_dir / "new_").replace("{", "{{").replace("}", "}}")  # Keras fills braces in
+def create_callbacks(model, run_dir, data):
+    """ROC AUC, TensorBoard, a log, the last model and the best: `model`, after each epoch."""
 
-    def rename(epoch, logs):  # only what is whole: a kill leaves the files of the epoch before
-        for name in ("model.keras", "last.keras"):
-            if (run_dir / f"new_{name}").exists():
-                (run_dir / f"new_{name}").replace(run_dir / name)
+    def save(epoch, logs):  # renamed when whole: a kill leaves the files of the epoch before
+        new = run_dir / "new.keras"
+        model.save(new)
+        if pd.read_csv(run_dir / "history.csv")["val_roc_auc"].argmax() == epoch:
+            shutil.copy(new, run_dir / "new_model.keras").replace(run_dir / "model.keras")
+        new.replace(run_dir / "last.keras")
 
-    keep = {"save_best_only": True, "initial_value_threshold": best}
     return [
         # First, so that the others find `roc_auc` and `val_roc_auc` in the logs.
         RocAUCScore((data["train_X"], data["train_y"]), (data["val_X"], data["val_y"])),
         callbacks.TensorBoard(run_dir / "tb"),
-        callbacks.ModelCheckpoint(f"{new}model.keras", "val_roc_auc", mode="max", **keep),
-        callbacks.CSVLogger(run_dir / "history.csv", append=best is not None),
-        callbacks.ModelCheckpoint(f"{new}last.keras"),
-        callbacks.LambdaCallback(on_epoch_end=rename),
+        callbacks.CSVLogger(run_dir / "history.csv", append=(run_dir / "last.keras").exists()),
+        callbacks.LambdaCallback(on_epoch_end=save),
     ]
 
 
 def open_run(run_dir, settings, train_X, train_y):
-    """The last model, epochs done and best val_roc_auc of the same run in `run_dir`, if any."""
+    """The last model of the same run in `run_dir` and the epochs done; None and 0 of a new one."""
     run_dir.mkdir(parents=True, exist_ok=True)
-    noted, log = run_dir / "settings.json", run_dir / "history.csv"
+    noted, log, last = (run_dir / name for name in ("settings.json", "history.csv", "last.keras"))
     if not any(run_dir.iterdir()):
         noted.write_text(json.dumps(settings))
     if not noted.exists() or json.loads(noted.read_text()) != settings:
         raise ValueError(f"{run_dir} holds other files or settings; give another --run-dir")
-    (run_dir / "new_model.keras").unlink(missing_ok=True)  # of an epoch that was cut off
-    if not (run_dir / "last.keras").exists():
-        return None, 0, None
+    if not last.exists():
+        return None, 0
     lines = log.read_bytes().splitlines(keepends=True)
-    model = keras.models.load_model(run_dir / "last.keras")
+    model = keras.models.load_model(last)
     model.evaluate(train_X[:1], train_y[:1], verbose=0)  # is it a network for rows like these?
     done = int(model.optimizer.iterations) // -(-len(train_y) // settings["batch_size"])
     if len(lines) <= done:
         raise ValueError(f"{log} has not all of the {done} epochs of last.keras")
-    (run_dir / "new.csv").write_bytes(b"".join(lines[: done + 1]))  # no epoch that was cut off
-    (run_dir / "new.csv").replace(log)
-    return model, done, pd.read_csv(log)["val_roc_auc"].max()
+    os.truncate(log, len(b"".join(lines[: done + 1])))  # no epoch that was cut off
+    return model, done
 
 
 def class_from_prob(x, operating_point=0.5):
@@ -222,9 +220,9 @@ def main():
         settings["data"] = zlib.crc32(train_X.tobytes() + train_y.tobytes())
         if args.evaluate:
             if not same.items() <= json.loads((args.run_dir / "settings.json").read_text()).items():
-                raise ValueError(f"{best} was trained on other columns, classes or rows")
+                raise ValueError(f"{args.run_dir} was trained on other columns, classes or rows")
             return report(keras.models.load_model(best), data, args.run_dir)
-        model, done, score = open_run(args.run_dir, settings, train_X, train_y)
+        model, done = open_run(args.run_dir, settings, train_X, train_y)
         model = model or build_network(train_X)
         model.make_train_function()  # what a backend refuses, it says here
     except Exception as error:  # pandas, zlib, h5py and Keras raise a dozen kinds
@@ -236,7 +234,7 @@ def main():
         epochs=args.epochs,
         initial_epoch=done,
         validation_data=(data["val_X"], data["val_y"]),
-        callbacks=create_callbacks(args.run_dir, data, score),
+        callbacks=create_callbacks(model, args.run_dir, data),
         class_weight={0: 1, 1: 1 / train_y.mean() - 1} if args.balanced else None,
         shuffle=False,  # the rows are, anew in each epoch
     )

@@ -183,15 +183,15 @@ def main():
         keras.utils.set_random_seed(args.seed)
         data = load_data(args.data)
         train_X, train_y, names = data["train_X"], data["train_y"], data["class_names"]
-        settings = {"script": "mlp_mnist", "class_names": names, "seed": args.seed}
-        settings |= {"batch_size": args.batch_size}
-        settings["data"] = zlib.crc32(train_X.tobytes() + train_y.tobytes())
+        settings = {"script": "mlp_mnist", "class_names": names, "batch_size": args.batch_size}
+        settings |= {"seed": args.seed, "data": zlib.crc32(train_X.tobytes() + train_y.tobytes())}
         if args.evaluate:
             if json.loads((args.run_dir / "settings.json").read_text())["class_names"] != names:
                 raise ValueError(f"{args.run_dir} was trained on other classes")
             return report(keras.models.load_model(best), data, args.run_dir)
         model, done = open_run(args.run_dir, settings, train_X, train_y)
         model = model or build_network(train_X.shape[1], len(names))
+        model.make_train_function()  # what a backend refuses, it says here
         # Was it stopped early? (In a run that goes on, Keras counts its patience from 0 again.)
         losses = pd.read_csv(args.run_dir / "history.csv")["val_loss"] if done else None
         stopped = done and done - 1 - losses.argmin() >= args.patience

@@ -182,6 +182,7 @@ def main():
             return report(keras.models.load_model(best), data)
         model, done = open_run(args.run_dir, settings, train_X, train_y)
         model = model or build_network(train_X.shape[1], len(names))
+        model.make_train_function()  # what a backend refuses, it says here
     except Exception as error:  # NumPy, zlib, h5py and Keras raise a dozen kinds
         sys.exit(f"error: {args.data or 'MNIST'}: {' '.join(str(error).split())}")
     model.summary()

@@ -37,8 +37,7 @@ def load_data(source=None):
 
     `source` is None for CIFAR-10 (Krizhevsky, 2009), "sample", or an .npz file with Keras's keys
     x_train, y_train, x_test, y_test and, where they are not CIFAR-10's, class_names.
-    Returns a dict: train_X, val_X, test_X, uint8 (n, height, width, channels); train_y, val_y,
-    test_y, int64 (n,), 0 to classes-1; class_names.
+    Returns a dict: train_X … test_X, uint8 (n, h, w, channels); train_y … test_y (n,); class_names.
     """
     class_names = CIFAR10
     if source is None:
@@ -195,6 +194,7 @@ def main():
         with share_batches(args.num_gpus):
             model, done = open_run(args.run_dir, settings, train_X, train_y)
         model = model or build_network(args.num_gpus, train_X.shape[1:], len(names))
+        model.make_train_function()  # what a backend refuses, it says here
     except Exception as error:  # NumPy, zlib, h5py and Keras raise a dozen kinds
         sys.exit(f"error: {args.data or 'CIFAR-10'}: {' '.join(str(error).split())}")
     model.summary()

@@ -55,12 +55,10 @@ def load_data(source=None):
 
 def create_datagen(rotation_range=20, shift_range=0.02):
     """Random changes of images (n, h, w, channels): turns in degrees, shifts in parts of a side."""
-    changes = [
-        layers.RandomFlip("horizontal"),
-        layers.RandomRotation(rotation_range / 360, fill_mode="nearest"),
-        layers.RandomTranslation(shift_range, shift_range, fill_mode="nearest"),
-    ]
-    return layers.Pipeline(changes)
+    flip = layers.RandomFlip("horizontal")
+    turn = layers.RandomRotation(rotation_range / 360, fill_mode="nearest")
+    shift = layers.RandomTranslation(shift_range, shift_range, fill_mode="nearest")
+    return layers.Pipeline([flip, turn, shift])
 
 
 def build_network(network="book", steps=1, input_shape=(32, 32, 3), num_classes=10):
@@ -194,6 +192,7 @@ def main():
         datagen = create_datagen() if args.network == "book" else create_datagen(0, 0.1)
         steps = args.epochs * -(-len(train_y) // args.batch_size)
         model = model or build_network(args.network, steps, train_X.shape[1:], len(names))
+        model.make_train_function()  # what a backend refuses, it says here
     except Exception as error:  # NumPy, zlib, h5py and Keras raise a dozen kinds
         sys.exit(f"error: {args.data or 'CIFAR-10'}: {' '.join(str(error).split())}")
     columns = [train_X[:5], *(datagen(train_X[:5], training=True) for _ in range(5))]

@@ -14,6 +14,8 @@ top of it learn. Stage 2, fine-tuning: its last blocks learn, too, slowly.
 import argparse
 import hashlib
 import json
+import os
+import shutil
 import sys
 import zlib
 from concurrent.futures import ThreadPoolExecutor
@@ -154,17 +156,17 @@ def create_datagen():
     return layers.Pipeline([layers.RandomFlip("horizontal"), turn, zoom])
 
 
-def create_callbacks(run_dir, name, model, first_epoch=0):
-    """TensorBoard, log, `model` after the best epoch of stage `name`, the best of all, the last."""
+def create_callbacks(model, run_dir, name, first_epoch=0):
+    """TensorBoard, a log, `model` saved after each epoch: last, best of all and of stage `name`."""
 
-    def save(epoch, logs):
+    def save(epoch, logs):  # renamed when whole: a kill leaves the files of the epoch before
+        new = run_dir / "new.keras"
+        model.save(new)
         losses = pd.read_csv(run_dir / "history.csv")["val_loss"]
-        best = {f"{name}.keras": losses[first_epoch:], "model.keras": losses}
-        files = [*(file for file in best if best[file].idxmin() == epoch), "last.keras"]
-        for file in files:
-            model.save(run_dir / f"new_{file}")
-        for file in files:  # only what is whole: a kill leaves the files of the epoch before
-            (run_dir / f"new_{file}").replace(run_dir / file)
+        for file, those in (("model.keras", losses), (f"{name}.keras", losses[first_epoch:])):
+            if those.idxmin() == epoch:
+                shutil.copy(new, run_dir / f"new_{file}").replace(run_dir / file)
+        new.replace(run_dir / "last.keras")
 
     return [
         keras.callbacks.TensorBoard(run_dir / "tb" / name),
@@ -174,27 +176,26 @@ def create_callbacks(run_dir, name, model, first_epoch=0):
 
 
 def open_run(run_dir, settings, data):
-    """The last model and the number of epochs done of the same run in `run_dir`, if any."""
+    """The last model of the same run in `run_dir` and the epochs done; None and 0 of a new one."""
     run_dir.mkdir(parents=True, exist_ok=True)
-    noted, log = run_dir / "settings.json", run_dir / "history.csv"
+    noted, log, last = (run_dir / name for name in ("settings.json", "history.csv", "last.keras"))
     there = json.loads(noted.read_text()) if noted.exists() else None
     if any(run_dir.iterdir()) and there != settings:
         raise ValueError(f"{run_dir} holds other files or settings; give another --run-dir")
-    if not (run_dir / "last.keras").exists():
+    if not last.exists():
         log.unlink(missing_ok=True)  # of a first epoch that was cut off
         return None, 0
     lines = log.read_bytes().splitlines(keepends=True)
     # New random numbers from here on, not those of the first epoch again.
     keras.utils.set_random_seed((settings["seed"] + len(lines)) % 2**32)
-    model = keras.models.load_model(run_dir / "last.keras")
+    model = keras.models.load_model(last)
     model.evaluate(data["val"].take(1), verbose=0)  # is it a network for photographs like these?
     done = int(model.optimizer.iterations) // len(data["train"])
     if isinstance(model.optimizer, keras.optimizers.SGD):  # it began anew with stage 2
         done += settings["unfreeze_after"]
     if len(lines) <= done:
         raise ValueError(f"{log} has not all of the {done} epochs of last.keras")
-    (run_dir / "new.csv").write_bytes(b"".join(lines[: done + 1]))  # no epoch that was cut off
-    (run_dir / "new.csv").replace(log)
+    os.truncate(log, len(b"".join(lines[: done + 1])))  # no epoch that was cut off
     return model, done
 
 
@@ -211,7 +212,7 @@ def train(model, data, args, done):
             epochs=switch,
             initial_epoch=done,
             validation_data=(data["val_X"], data["val_y"]),
-            callbacks=create_callbacks(args.run_dir, "feature_extraction", model),
+            callbacks=create_callbacks(model, args.run_dir, "feature_extraction"),
             shuffle=False,  # the rows are, anew in each epoch
         )
     if done <= switch < args.epochs:  # from stage 1's best epoch on
@@ -226,7 +227,7 @@ def train(model, data, args, done):
             epochs=args.epochs,
             initial_epoch=done,
             validation_data=data["val"],
-            callbacks=create_callbacks(args.run_dir, "fine_tuning", model, switch),
+            callbacks=create_callbacks(model, args.run_dir, "fine_tuning", switch),
             shuffle=False,
         )
 

@@ -10,6 +10,8 @@ Book: chapter 9, "Using an LSTM for time series prediction". Hard to beat: the l
 
 import argparse
 import json
+import os
+import shutil
 import sys
 import zlib
 from pathlib import Path
@@ -73,45 +75,40 @@ def build_network(train_X, scale="minmax"):
     return model
 
 
-def create_callbacks(run_dir, best=None):
-    """The best model, a log, the last model; `best`: val_loss so far, when a run goes on."""
-    new = str(run_dir / "new_").replace("{", "{{").replace("}", "}}")  # Keras fills braces in
+def create_callbacks(model, run_dir):
+    """A log, the last model and the best one: `model`, saved after each epoch."""
 
-    def rename(epoch, logs):  # only what is whole: a kill leaves the files of the epoch before
-        for name in ("model.keras", "last.keras"):
-            if (run_dir / f"new_{name}").exists():
-                (run_dir / f"new_{name}").replace(run_dir / name)
+    def save(epoch, logs):  # renamed when whole: a kill leaves the files of the epoch before
+        new = run_dir / "new.keras"
+        model.save(new)
+        if pd.read_csv(run_dir / "history.csv")["val_loss"].argmin() == epoch:
+            shutil.copy(new, run_dir / "new_model.keras").replace(run_dir / "model.keras")
+        new.replace(run_dir / "last.keras")
 
     return [
-        callbacks.ModelCheckpoint(
-            f"{new}model.keras", save_best_only=True, initial_value_threshold=best
-        ),
-        callbacks.CSVLogger(run_dir / "history.csv", append=best is not None),
-        callbacks.ModelCheckpoint(f"{new}last.keras"),
-        callbacks.LambdaCallback(on_epoch_end=rename),
+        callbacks.CSVLogger(run_dir / "history.csv", append=(run_dir / "last.keras").exists()),
+        callbacks.LambdaCallback(on_epoch_end=save),
     ]
 
 
 def open_run(run_dir, settings, X, y):
-    """The last model, epochs done and best val_loss of the same run in `run_dir`, if any."""
+    """The last model of the same run in `run_dir` and the epochs done; None and 0 of a new one."""
     run_dir.mkdir(parents=True, exist_ok=True)
-    noted, log = run_dir / "settings.json", run_dir / "history.csv"
+    noted, log, last = (run_dir / name for name in ("settings.json", "history.csv", "last.keras"))
     if not any(run_dir.iterdir()):
         noted.write_text(json.dumps(settings))
     if not noted.exists() or json.loads(noted.read_text()) != settings:
         raise ValueError(f"{run_dir} holds other files or settings; give another --run-dir")
-    (run_dir / "new_model.keras").unlink(missing_ok=True)  # of an epoch that was cut off
-    if not (run_dir / "last.keras").exists():
-        return None, 0, None
+    if not last.exists():
+        return None, 0
     lines, size = log.read_bytes().splitlines(keepends=True), settings["batch_size"]
-    model = keras.models.load_model(run_dir / "last.keras")
+    model = keras.models.load_model(last)
     model.evaluate(X[:size], y[:size], size, verbose=0)  # is it a network for rows like these?
     done = int(model.optimizer.iterations) // -(-len(y) // size)
     if len(lines) <= done:
         raise ValueError(f"{log} has not all of the {done} epochs of last.keras")
-    (run_dir / "new.csv").write_bytes(b"".join(lines[: done + 1]))  # no epoch that was cut off
-    (run_dir / "new.csv").replace(log)
-    return model, done, pd.read_csv(log)["val_loss"].min()
+    os.truncate(log, len(b"".join(lines[: done + 1])))  # no epoch that was cut off
+    return model, done
 
 
 def read_data(path):
@@ -189,7 +186,7 @@ def main():
             if json.loads((args.run_dir / "settings.json").read_text())["data"] != settings["data"]:
                 raise ValueError(f"{args.run_dir} was trained on other minutes or inputs")
             return report(keras.models.load_model(args.run_dir / "model.keras"), data, args.run_dir)
-        model, done, score = open_run(args.run_dir, settings, X, y)
+        model, done = open_run(args.run_dir, settings, X, y)
         model = model or build_network(X, args.scale)
         model.make_train_function()  # what a backend refuses, it says here
     except Exception as error:  # pandas, zlib, h5py and Keras raise a dozen kinds
@@ -200,7 +197,7 @@ def main():
         epochs=args.epochs,
         initial_epoch=done,
         validation_data=(data["val_X"], data["val_y"]),
-        callbacks=create_callbacks(args.run_dir, score),
+        callbacks=create_callbacks(model, args.run_dir),
         shuffle=False,  # the windows are, anew in each epoch
     )
     history = pd.read_csv(args.run_dir / "history.csv", index_col="epoch")

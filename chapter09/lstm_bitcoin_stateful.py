@@ -21,7 +21,7 @@ import pandas as pd
 import tensorflow as tf
 from keras import callbacks, layers
 from lstm_bitcoin import build_network as build_stateless
-from lstm_bitcoin import create_callbacks, load_data, open_run, parse_arguments, report
+from lstm_bitcoin import load_data, open_run, parse_arguments, report
 
 
 def build_network(train_X, scale, batch_size=None, book_order=False):
@@ -87,31 +87,35 @@ def forecast(model, X):
     return expected
 
 
-class KeepTwin(callbacks.ModelCheckpoint):
-    """Scores and saves the weights of a stateful network in its stateless `twin`.
+def create_callbacks(model, twin, data, run_dir):
+    """A log, the last `model` and the best `twin`: a stateless network that gets its weights.
 
     The twin reads any number of minutes. In streams 100 rows of validation would begin with an
     empty memory, and their first forecasts are bad.
     """
 
-    def __init__(self, twin, data, *args, **kwargs):
-        super().__init__(*args, save_best_only=True, **kwargs)
-        self.twin, self.data = twin, data
+    def reset(epoch, logs):  # each epoch's streams begin anew
+        if len(model.output_shape) == 3:
+            model.get_layer("lstm1").reset_state()
+            model.get_layer("lstm2").reset_state()
 
-    def set_model(self, model):
-        self.trained = model
-        super().set_model(self.twin)
+    def score(epoch, logs):
+        twin.set_weights(model.get_weights())
+        logs["val_loss"] = float(np.mean((forecast(twin, data["val_X"]) - data["val_y"]) ** 2))
 
-    def on_epoch_begin(self, epoch, logs=None):
-        if len(self.trained.output_shape) == 3:  # each epoch's streams begin anew
-            self.trained.get_layer("lstm1").reset_state()
-            self.trained.get_layer("lstm2").reset_state()
+    def save(epoch, logs):  # renamed when whole: a kill leaves the files of the epoch before
+        new, new_twin = run_dir / "new.keras", run_dir / "new_model.keras"
+        model.save(new)
+        if pd.read_csv(run_dir / "history.csv")["val_loss"].argmin() == epoch:
+            twin.save(new_twin)
+            new_twin.replace(run_dir / "model.keras")
+        new.replace(run_dir / "last.keras")
 
-    def on_epoch_end(self, epoch, logs=None):
-        self.twin.set_weights(self.trained.get_weights())
-        errors = forecast(self.twin, self.data["val_X"]) - self.data["val_y"]
-        logs["val_loss"] = float(np.mean(errors**2))
-        super().on_epoch_end(epoch, logs)
+    return [
+        callbacks.LambdaCallback(on_epoch_begin=reset, on_epoch_end=score),
+        callbacks.CSVLogger(run_dir / "history.csv", append=(run_dir / "last.keras").exists()),
+        callbacks.LambdaCallback(on_epoch_end=save),
+    ]
 
 
 def main():
@@ -134,19 +138,19 @@ def main():
         twin = build_network(X, args.scale, None, args.book_order)
         network = build_network(X, args.scale, args.batch_size, args.book_order)
         X, y = make_streams(X, y, args.batch_size, args.book_order)
-        model, done, score = open_run(args.run_dir, settings, X, y)
+        model, done = open_run(args.run_dir, settings, X, y)
+        model = model or network
+        model.make_train_function()  # what a backend refuses, it says here
     except Exception as error:  # pandas, zlib, h5py and Keras raise a dozen kinds
         sys.exit(f"error: {args.data or 'bitcoin'}: {' '.join(str(error).split())}")
     rows = tf.data.Dataset.from_tensor_slices((X, y))
     if args.book_order:
         rows = rows.shuffle(len(rows), seed=args.seed + done)
-    keep = create_callbacks(args.run_dir, score)
-    keep[0] = KeepTwin(twin, data, keep[0].filepath, initial_value_threshold=score)
-    (model or network).fit(
+    model.fit(
         rows.batch(args.batch_size),
         epochs=args.epochs,
         initial_epoch=done,
-        callbacks=keep,
+        callbacks=create_callbacks(model, twin, data, args.run_dir),
         shuffle=False,
     )
     losses = pd.read_csv(args.run_dir / "history.csv")["val_loss"]

@@ -13,6 +13,8 @@ softmax of these scores says how much of each goes into the next character (atte
 
 import argparse
 import json
+import os
+import shutil
 import sys
 import unicodedata
 import zlib
@@ -136,46 +138,41 @@ def make_batches(data, part, batch_size, seed=None):
     return batches.map(shift).apply(tf.data.experimental.assert_cardinality(number))
 
 
-def create_callbacks(run_dir, best=None):
-    """TensorBoard, best model, log, last model; `best`: val_loss so far, when a run goes on."""
-    new = str(run_dir / "new_").replace("{", "{{").replace("}", "}}")  # Keras fills braces in
+def create_callbacks(model, run_dir):
+    """TensorBoard, a log, the last model and the best one: `model`, saved after each epoch."""
 
-    def rename(epoch, logs):  # only what is whole: a kill leaves the files of the epoch before
-        for name in ("model.keras", "last.keras"):
-            if (run_dir / f"new_{name}").exists():
-                (run_dir / f"new_{name}").replace(run_dir / name)
+    def save(epoch, logs):  # renamed when whole: a kill leaves the files of the epoch before
+        new = run_dir / "new.keras"
+        model.save(new)
+        if pd.read_csv(run_dir / "history.csv")["val_loss"].argmin() == epoch:
+            shutil.copy(new, run_dir / "new_model.keras").replace(run_dir / "model.keras")
+        new.replace(run_dir / "last.keras")
 
     return [
         callbacks.TensorBoard(run_dir / "tb"),
-        callbacks.ModelCheckpoint(
-            f"{new}model.keras", save_best_only=True, initial_value_threshold=best
-        ),
-        callbacks.CSVLogger(run_dir / "history.csv", append=best is not None),
-        callbacks.ModelCheckpoint(f"{new}last.keras"),
-        callbacks.LambdaCallback(on_epoch_end=rename),
+        callbacks.CSVLogger(run_dir / "history.csv", append=(run_dir / "last.keras").exists()),
+        callbacks.LambdaCallback(on_epoch_end=save),
     ]
 
 
 def open_run(run_dir, settings, batches):
-    """The last model, epochs done and best val_loss of the same run in `run_dir`, if any."""
+    """The last model of the same run in `run_dir` and the epochs done; None and 0 of a new one."""
     run_dir.mkdir(parents=True, exist_ok=True)
-    noted, log = run_dir / "settings.json", run_dir / "history.csv"
+    noted, log, last = (run_dir / name for name in ("settings.json", "history.csv", "last.keras"))
     if not any(run_dir.iterdir()):
         noted.write_text(json.dumps(settings))
     if not noted.exists() or json.loads(noted.read_text()) != settings:
         raise ValueError(f"{run_dir} holds other files or settings; give another --run-dir")
-    (run_dir / "new_model.keras").unlink(missing_ok=True)  # of an epoch that was cut off
-    if not (run_dir / "last.keras").exists():
-        return None, 0, None
+    if not last.exists():
+        return None, 0
     lines = log.read_bytes().splitlines(keepends=True)
-    model = keras.models.load_model(run_dir / "last.keras")
+    model = keras.models.load_model(last)
     model.evaluate(batches.take(1), verbose=0)  # is it a network for rows like these?
     done = int(model.optimizer.iterations) // len(batches)
     if len(lines) <= done:
         raise ValueError(f"{log} has not all of the {done} epochs of last.keras")
-    (run_dir / "new.csv").write_bytes(b"".join(lines[: done + 1]))  # no epoch that was cut off
-    (run_dir / "new.csv").replace(log)
-    return model, done, pd.read_csv(log)["val_loss"].min()
+    os.truncate(log, len(b"".join(lines[: done + 1])))  # no epoch that was cut off
+    return model, done
 
 
 def report(model, data, run_dir):
@@ -239,7 +236,7 @@ def main():
                 raise ValueError(f"{best} was trained on other pairs, perhaps on some of these")
             return report(keras.models.load_model(best), data, args.run_dir)
         batches = make_batches(data, "train", args.batch_size)
-        model, done, score = open_run(args.run_dir, settings | tokens, batches)
+        model, done = open_run(args.run_dir, settings | tokens, batches)
         sizes = [len(names) + 1 for names in tokens.values()]  # 0 is padding
         model = model or build_model(256, *sizes, len(batches))
         model.make_train_function()  # what a backend refuses, it says here
@@ -252,7 +249,7 @@ def main():
         epochs=args.epochs,
         initial_epoch=done,
         validation_data=make_batches(data, "val", 256),
-        callbacks=create_callbacks(args.run_dir, score),
+        callbacks=create_callbacks(model, args.run_dir),
         shuffle=False,  # the batches are, anew in each epoch
     )
     history = pd.read_csv(args.run_dir / "history.csv", index_col="epoch")

@@ -408,7 +408,7 @@ def test_streams_learn_and_val_loss_is_right(chapter, each_minute, learnable):
 @pytest.mark.slow
 def test_killed_streams_go_on_to_the_very_end_of_an_unbroken_run(each_minute, learnable, tmp_path):
     arguments = ("--data", learnable, "--run-dir", tmp_path, "--scale", "std", "--batch-size", 10)
-    script = ("tests/killed.py", "best half", ROOT / STATEFUL)
+    script = ("tests/killed.py", "last half", ROOT / STATEFUL)
     process = start_python(*script, *arguments, "--epochs", 4)
     assert process.wait(300) == -signal.SIGKILL
     metrics, output = train(STATEFUL, learnable, tmp_path, "--epochs", 4, "--batch-size", 10)
