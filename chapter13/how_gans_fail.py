@@ -114,7 +114,8 @@ def measure_gradients(gan, noise):
 
 def show_rates(points, noise, steps, seed, run_dir):
     """Train once for each of TRAININGS; their measures, and a picture of their points."""
-    figure, axes = plt.subplots(2, 3, figsize=(9, 6), sharex=True, sharey=True)
+    options = {"sharex": True, "sharey": True, "layout": "constrained"}
+    figure, axes = plt.subplots(2, 3, figsize=(9, 6), **options)
     results = {}
     for ax, (name, rates) in zip(axes.flat, TRAININGS.items(), strict=True):
         keras.utils.set_random_seed(seed)
@@ -145,7 +146,8 @@ def show_losses(points, noise, steps, seed, run_dir):
         made = gan.generator.predict(noise, verbose=0)
         results["log(1 - D)" if saturating else "-log D"] = measure(made)
     table = pd.DataFrame(gradients[:5]).set_index("ahead")
-    table.plot(logy=True, marker="o", grid=True, xlabel="steps that the discriminator is ahead")
+    ax = table.plot(logy=True, marker="o", grid=True, ylabel="size of the gradient; D itself")
+    ax.set_xlabel("steps that the discriminator is ahead")
     plt.savefig(run_dir / "gradients.png")
     print(table, results, sep="\n")
     return {"gradients": gradients[:5], "from_there": results}
