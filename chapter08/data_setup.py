@@ -12,6 +12,7 @@ stands there twice: none is trained on under one name and tested on under anothe
 """
 
 import argparse
+import contextlib
 import hashlib
 import io
 import shutil
@@ -24,14 +25,14 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 import pandas as pd
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from tqdm import tqdm
 
 DATA = Path(__file__).resolve().parent.parent / "data"
 # What --data means, and where it goes without --output
 FETCHED = DATA / "dogs-vs-cats" / "train", DATA / "dogs-vs-cats" / "sorted"
 SAMPLE = DATA / "samples" / "dogs-vs-cats.zip", Path("runs", "dogs-vs-cats_sample")
-SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff"}
+SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".heic", ".heif"}
 CLASSES = ("cat", "dog")
 
 
@@ -41,7 +42,15 @@ def read_photo(file):
     What is transparent lies on white. `file` is a path or an open file. Raises ValueError for
     numbers without a scale, and what Pillow raises for a file that is damaged or no picture.
     """
-    with Image.open(file) as image:
+    with contextlib.suppress(ImportError):
+        from pillow_heif import register_heif_opener
+
+        register_heif_opener()
+    try:
+        image = Image.open(file)
+    except UnidentifiedImageError:
+        raise ValueError("no picture (HEIC of telephones: pip install pillow-heif)") from None
+    with image:
         image = ImageOps.exif_transpose(image)
         if image.mode in ("I", "F"):
             raise ValueError(f"of its numbers (mode {image.mode}), which is white?")

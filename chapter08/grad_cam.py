@@ -39,7 +39,8 @@ def grad_cam(model, pixels):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("photos", nargs="+", type=Path, metavar="PHOTO", help="image files")
-    parser.add_argument("--run-dir", type=Path, default="runs/inceptionv3_dogs_cats")
+    run_dir = Path("runs", "inceptionv3_dogs_cats")
+    parser.add_argument("--run-dir", type=Path, default=run_dir, help=f"default: {run_dir}")
     parser.add_argument("--output", type=Path, help="default: grad_cam.png in --run-dir")
     args = parser.parse_args()
     fig, axes = plt.subplots(2, len(args.photos), squeeze=False, layout="constrained")

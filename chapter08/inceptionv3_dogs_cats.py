@@ -215,10 +215,10 @@ def train(model, data, args, done):
             callbacks=create_callbacks(model, args.run_dir, "feature_extraction"),
             shuffle=False,  # the rows are, anew in each epoch
         )
-    if done <= switch < args.epochs:  # from stage 1's best epoch on
+        done = switch
+    if done == switch < args.epochs:  # from stage 1's best epoch on
         model = keras.models.load_model(args.run_dir / "feature_extraction.keras")
         model = build_model_fine_tuning(model, BACKBONES[args.backbone][3])
-        done = switch
     if done < args.epochs:
         datagen, side = create_datagen(), args.image_size
         photos = setup_data(data["folder"] / "train", side, args.batch_size, args.seed + done)

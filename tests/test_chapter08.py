@@ -579,3 +579,4 @@ def test_transfer_on_real_photographs(trainer, setup, real_data_dir, tmp_path, m
     trainer.main()
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
     assert metrics["test"]["accuracy"] > 0.9 > metrics["colour_histograms"]["accuracy"] + 0.15
+    assert metrics["epochs"] == 2 and not (tmp_path / "run" / "fine_tuning.keras").exists()
