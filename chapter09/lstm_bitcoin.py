@@ -117,7 +117,10 @@ def read_data(path):
     Kaggle's, Bitstamp's, Binance's and Yahoo's names; times in seconds, ms, µs or ns since 1970,
     or ISO 8601; in any order. A minute without a trade keeps the last price.
     """
-    table = pd.read_csv(path, index_col=False)
+    head = pd.read_csv(path, sep="\a", nrows=0).columns[0]  # its first line
+    if head.startswith("version https://git-lfs"):
+        raise ValueError("a Git LFS pointer instead of the file: git lfs pull brings it")
+    table = pd.read_csv(path, sep=max(",;\t", key=head.count), index_col=False)
     names = table.columns.str.strip().str.replace("_", " ").str.title()
     table.columns = names.str.replace("Volume .*", "Volume", regex=True)
     table = table.loc[:, ~table.columns.duplicated()]

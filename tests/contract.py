@@ -47,7 +47,7 @@ TRAINERS = {
     "chapter07/cnn_cifar10.py": (IMAGES, 220, "val_accuracy"),
     "chapter07/cnn_cifar10_augmented.py": (IMAGES, 220, "val_accuracy"),
     "chapter08/inceptionv3_dogs_cats.py": (PHOTOS, 325, "val_loss"),
-    "chapter09/lstm_bitcoin.py": (PRICES, 215, "val_loss"),
+    "chapter09/lstm_bitcoin.py": (PRICES, 220, "val_loss"),
     "chapter10/cnn_newsgroups.py": (POSTS, 225, "val_accuracy"),
     "chapter10/cnn_newsgroups_glove.py": (POSTS, 280, "val_accuracy"),
     "chapter10/lstm_imdb.py": (REVIEWS, 230, "val_accuracy"),

@@ -165,11 +165,11 @@ def as_yahoo(prices):
 
 
 def as_download(prices):
-    """Two columns of times, two of volumes."""
+    """Two columns of times, two of volumes; semicolons."""
     table = prices.rename(columns=str.lower).rename(columns={"volume": "Volume BTC"})
     table.insert(0, "unix", prices.index.as_unit("us").asi8)
     table["date"], table["Volume USD"] = "yesterday", 1.0
-    return table.to_csv(index=False)
+    return table.to_csv(index=False, sep=";")
 
 
 @pytest.mark.parametrize("make", [as_binance, as_yahoo, as_download])
@@ -232,7 +232,9 @@ def test_nothing_looks_ahead(chapter, tmp_path):
         np.testing.assert_array_equal(seen[0][name], seen[1][name], err_msg=name)
 
 
+POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:0123\nsize 12345\n"
 BAD_PRICES = {
+    "pointer": (lambda prices: POINTER, {}, "Git LFS"),
     "names": (lambda prices: prices.to_csv(), {}, None),
     "no rows": (lambda prices: "Timestamp,Close\n", {}, "no rows"),
     "daily": (lambda prices: prices[::1440].to_csv(), {}, "1 days"),
