@@ -25,6 +25,7 @@ import tensorflow as tf
 from keras import callbacks, layers
 from roc_callback import RocAUCScore, compare_aucs
 from sklearn import metrics
+from sklearn.calibration import CalibrationDisplay
 from sklearn.ensemble import ExtraTreesClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import train_test_split
@@ -169,6 +170,8 @@ def report(model, data, run_dir):
     best = max(baselines, key=lambda name: scores[name]["roc_auc"])
     gap, error = compare_aucs(y, answers["test"], baselines[best], data["test_groups"])
     print(f"The network's test ROC AUC minus that of {best}: {gap:+.4f} ± {error:.4f}")
+    if np.bincount(y).min() < 20:
+        print(f"With {np.bincount(y).min()} test rows of one class such scores mean little.")
     scores |= {"roc_auc_gap": gap, "roc_auc_gap_error": error}
     scores["operating_point"] = choose_operating_point(data["val_y"], answers["val"])
     for name, point in (("half", 0.5), ("operating_point", scores["operating_point"])):
@@ -178,10 +181,15 @@ def report(model, data, run_dir):
         scores["test"][f"recall_at_{name}"] = metrics.recall_score(y, y_hat)
         scores["test"][f"precision_at_{name}"] = metrics.precision_score(y, y_hat, zero_division=0)
 
-    fig, axes = plt.subplots(1, 2, figsize=(11, 5), layout="constrained")
+    fig, axes = plt.subplots(2, 2, figsize=(11, 10), layout="constrained")
     for name, p in {"network": answers["test"], **baselines}.items():
-        metrics.RocCurveDisplay.from_predictions(y, p, name=name, ax=axes[0])
-        metrics.PrecisionRecallDisplay.from_predictions(y, p, name=name, ax=axes[1])
+        for ax in axes[0]:
+            metrics.RocCurveDisplay.from_predictions(y, p, name=name, ax=ax)
+        metrics.PrecisionRecallDisplay.from_predictions(y, p, name=name, ax=axes[1, 0])
+    axes[0, 1].set(xlim=(0, 0.2), ylim=(0.8, 1), title="the corner of the ROC curves")
+    CalibrationDisplay.from_predictions(
+        y, answers["test"], n_bins=10, name="network", ax=axes[1, 1]
+    )
     fig.savefig(run_dir / "curves.png")
     return scores
 

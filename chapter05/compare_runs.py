@@ -3,7 +3,6 @@
 Book: chapter 5, the figures of TensorBoard after dropout and after L2.
 
     python chapter05/compare_runs.py runs/mlp_mnist runs/mlp_mnist_dropout
-    python chapter05/compare_runs.py runs/cnn_cifar10*        # those of chapter 7 as well
 
 It reads settings.json and history.csv of each folder, also of a run that is still training. Runs
 that differ in nothing but their seed are shown as one: their mean ± standard deviation.
@@ -33,11 +32,15 @@ def read_run(run_dir):
 
 def group_runs(runs):
     """Lists of histories of the same settings, by what differs: "mlp_mnist_l2, l2 0.01"."""
+
+    def order(run):  # by numbers, not their text: l2 1e-05 stands before l2 0.01
+        return [run[0]["script"], *(v for v in run[0].values() if isinstance(v, int | float))]
+
     all_settings = [settings for settings, _ in runs]
     keys = dict.fromkeys(key for settings in all_settings for key in settings)
     keys = [key for key in keys if len({str(s.get(key)) for s in all_settings}) > 1]
     groups = {}
-    for settings, history in runs:
+    for settings, history in sorted(runs, key=order):
         name = ", ".join(f"{key} {settings[key]}" for key in keys if key in settings)
         groups.setdefault(name.removeprefix("script ") or settings["script"], []).append(history)
     return groups

@@ -197,7 +197,7 @@ def write_run(run_dir, val_losses, seed=1, **settings):
     return run_dir
 
 
-def test_comparison_groups_seeds_and_names_what_differs(tmp_path, run_main):
+def test_comparison_groups_seeds_and_sorts_numbers(tmp_path, run_main):
     runs = [
         write_run(tmp_path / "a", [9.0, 8.0], script="mlp_mnist_l2", l2=0.01),
         write_run(tmp_path / "b", [9.0, 8.0], script="mlp_mnist_l2", l2=1e-05),
@@ -211,11 +211,11 @@ def test_comparison_groups_seeds_and_names_what_differs(tmp_path, run_main):
     assert "cnn_$_$   " in run_main(load_script(COMPARE), runs[-1])  # one run: just its script
     lines = run_main(load_script(COMPARE), *runs).splitlines()
     assert [" ".join(line.split()) for line in lines[1:-1]] == [
-        "mlp_mnist_l2, l2 0.01 1 2 0.2500 1 0.2500 0.9500",
-        "mlp_mnist_l2, l2 1e-05 1 2 0.2500 1 0.2500 0.9500",
-        "mlp_mnist_l2, l2 0.0, weight_decay 0.1 1 2 0.2500 1 0.2500 0.9500",
-        "mlp_mnist 2 3 ± 0 0.2000 ± 0.1414 2 ± 0 0.3000 ± 0.1414 0.9500 ± 0.0000",
         "cnn_$_$, num_gpus 1 1 1 1.0000 1 1.0000 0.9000",
+        "mlp_mnist 2 3 ± 0 0.2000 ± 0.1414 2 ± 0 0.3000 ± 0.1414 0.9500 ± 0.0000",
+        "mlp_mnist_l2, l2 0.0, weight_decay 0.1 1 2 0.2500 1 0.2500 0.9500",
+        "mlp_mnist_l2, l2 1e-05 1 2 0.2500 1 0.2500 0.9500",
+        "mlp_mnist_l2, l2 0.01 1 2 0.2500 1 0.2500 0.9500",
     ]
     assert (tmp_path / "comparison.png").exists()
     (runs[0] / "history.csv").write_text("epoch,val_loss,val_accuracy\n")
