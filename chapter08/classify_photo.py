@@ -28,7 +28,8 @@ def read_pixels(file, side):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("photos", nargs="+", type=Path, metavar="PHOTO", help="image files")
-    parser.add_argument("--run-dir", type=Path, default="runs/inceptionv3_dogs_cats")
+    run_dir = Path("runs", "inceptionv3_dogs_cats")
+    parser.add_argument("--run-dir", type=Path, default=run_dir, help=f"default: {run_dir}")
     args = parser.parse_args()
     try:
         class_names = json.loads((args.run_dir / "settings.json").read_text())["class_names"]
