@@ -782,7 +782,7 @@ def test_search_interrupted_and_killed_goes_on(script, finished, data_dir, tmp_p
 
     for _ in range(3):  # one that comes while TensorFlow traces may end as an error of its own
         process = start_python(*arguments, stderr=errors)
-        wait_until(lambda: lines() > kept.count("\n"), process)
+        wait_until(lambda kept=kept: lines() > kept.count("\n"), process)
         while process.poll() is None:  # Python loses a Ctrl-C that comes in its gc
             seen = lines()
             time.sleep(random.uniform(0.1, 1))  # into the next training
