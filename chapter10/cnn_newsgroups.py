@@ -103,8 +103,7 @@ def batch_by_length(X, y, batch_size, seed=None):
     batches = rows.bucket_by_sequence_length(
         lambda text, _: tf.strings.length(text), ends, [batch_size] * (len(ends) + 1)
     )
-    number = sum(1 for _ in batches)
-    return batches.apply(tf.data.experimental.assert_cardinality(number))
+    return batches.apply(tf.data.experimental.assert_cardinality(sum(1 for _ in batches)))
 
 
 def create_callbacks(model, run_dir):
@@ -181,7 +180,6 @@ def parse_arguments():
 
 def main():
     args = parse_arguments()
-    best = args.run_dir / "model.keras"
     try:
         if keras.backend.backend() != "tensorflow":
             raise ValueError("a network that takes strings needs the TensorFlow backend")
@@ -194,7 +192,7 @@ def main():
         if args.evaluate:
             if json.loads((args.run_dir / "settings.json").read_text())["class_names"] != names:
                 raise ValueError(f"{args.run_dir} was trained on other classes")
-            return report(keras.models.load_model(best), data)
+            return report(keras.models.load_model(args.run_dir / "model.keras"), data)
         batches = batch_by_length(train_X, train_y, args.batch_size)
         model, done = open_run(args.run_dir, settings, batches)
         model = model or build_model(train_X, len(names))
@@ -212,7 +210,7 @@ def main():
     history = pd.read_csv(args.run_dir / "history.csv", index_col="epoch")
     history.plot(subplots=[("loss", "val_loss"), ("accuracy", "val_accuracy")], grid=True)
     plt.savefig(args.run_dir / "learning_curves.png")
-    metrics = settings | report(keras.models.load_model(best), data)
+    metrics = settings | report(keras.models.load_model(args.run_dir / "model.keras"), data)
     metrics |= {"epochs": len(history), "best_epoch": int(history["val_accuracy"].argmax()) + 1}
     (args.run_dir / "metrics.json").write_text(json.dumps(metrics, indent=2))
     print(f"Model, metrics and curves are in {args.run_dir}")

@@ -152,8 +152,7 @@ def batch_by_length(X, y, batch_size, seed=None):
     batches = rows.bucket_by_sequence_length(
         lambda text, _: tf.strings.length(text), ends, [batch_size] * (len(ends) + 1)
     )
-    number = sum(1 for _ in batches)
-    return batches.apply(tf.data.experimental.assert_cardinality(number))
+    return batches.apply(tf.data.experimental.assert_cardinality(sum(1 for _ in batches)))
 
 
 def create_callbacks(model, run_dir):
@@ -238,7 +237,6 @@ def parse_arguments():
 
 def main():
     args = parse_arguments()
-    best = args.run_dir / "model.keras"
     try:
         if keras.backend.backend() != "tensorflow":
             raise ValueError("a network that takes strings needs the TensorFlow backend")
@@ -252,7 +250,7 @@ def main():
         if args.evaluate:
             if json.loads((args.run_dir / "settings.json").read_text())["class_names"] != names:
                 raise ValueError(f"{args.run_dir} was trained on other classes")
-            return report(keras.models.load_model(best), data)
+            return report(keras.models.load_model(args.run_dir / "model.keras"), data)
         index = load_word_vectors(args.vectors)
         batches = batch_by_length(train_X, train_y, args.batch_size)
         model, done = open_run(args.run_dir, settings, batches)
@@ -270,7 +268,7 @@ def main():
         shuffle=False,  # the batches are, anew in each epoch
     )
     history = pd.read_csv(args.run_dir / "history.csv", index_col="epoch")
-    metrics = settings | report(keras.models.load_model(best), data)
+    metrics = settings | report(keras.models.load_model(args.run_dir / "model.keras"), data)
     metrics |= {"epochs": len(history), "best_epoch": int(history["val_accuracy"].argmax()) + 1}
     (args.run_dir / "metrics.json").write_text(json.dumps(metrics, indent=2))
     print(f"Model and metrics are in {args.run_dir}")

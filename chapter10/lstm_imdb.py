@@ -91,11 +91,6 @@ def build_network(texts, steps, vocab_size=20000, embedding_dim=100, word_dropou
     return model
 
 
-def keep_last_words(texts, length=400):
-    """A review ends with its verdict: of a long one the last words will do to learn from."""
-    return np.array([" ".join(text.split()[-length:]) for text in texts], dtype=object)
-
-
 def batch_by_length(X, y, batch_size, seed=None):
     """Batches of texts of like length: little is padding. With a `seed` in each epoch others."""
     ends = [400, 600, 800, 1000, 1250, 1500, 2000, 3000, 5000, 8000]  # characters
@@ -104,8 +99,7 @@ def batch_by_length(X, y, batch_size, seed=None):
     batches = rows.bucket_by_sequence_length(
         lambda text, _: tf.strings.length(text), ends, [batch_size] * (len(ends) + 1)
     )
-    number = sum(1 for _ in batches)
-    return batches.apply(tf.data.experimental.assert_cardinality(number))
+    return batches.apply(tf.data.experimental.assert_cardinality(sum(1 for _ in batches)))
 
 
 def create_callbacks(model, run_dir):
@@ -184,13 +178,13 @@ def parse_arguments():
 
 def main():
     args = parse_arguments()
-    best = args.run_dir / "model.keras"
     try:
         if keras.backend.backend() != "tensorflow":
             raise ValueError("a network that takes strings needs the TensorFlow backend")
         keras.utils.set_random_seed(args.seed)
         data = load_data(args.data)
-        train_X = keep_last_words(data["train_X"])
+        # A review ends with its verdict: of a long one the last words will do to learn from.
+        train_X = np.array([" ".join(x.split()[-400:]) for x in data["train_X"]], dtype=object)
         train_y, names = data["train_y"], data["class_names"]
         settings = {"script": "lstm_imdb", "class_names": names, "seed": args.seed}
         checksum = zlib.crc32("\0".join(train_X).encode() + train_y.tobytes())
@@ -198,7 +192,7 @@ def main():
         if args.evaluate:
             if json.loads((args.run_dir / "settings.json").read_text())["class_names"] != names:
                 raise ValueError(f"{args.run_dir} was trained on other classes")
-            return report(keras.models.load_model(best), data)
+            return report(keras.models.load_model(args.run_dir / "model.keras"), data)
         batches = batch_by_length(train_X, train_y, args.batch_size)
         model, done = open_run(args.run_dir, settings, batches)
         model = model or build_network(train_X, len(batches))
@@ -216,7 +210,7 @@ def main():
     history = pd.read_csv(args.run_dir / "history.csv", index_col="epoch")
     history.plot(subplots=[("loss", "val_loss"), ("accuracy", "val_accuracy")], grid=True)
     plt.savefig(args.run_dir / "learning_curves.png")
-    metrics = settings | report(keras.models.load_model(best), data)
+    metrics = settings | report(keras.models.load_model(args.run_dir / "model.keras"), data)
     metrics |= {"epochs": len(history), "best_epoch": int(history["val_accuracy"].argmax()) + 1}
     (args.run_dir / "metrics.json").write_text(json.dumps(metrics, indent=2))
     print(f"Model, metrics and pictures are in {args.run_dir}")

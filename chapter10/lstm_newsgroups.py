@@ -6,9 +6,6 @@ Book: chapter 10, "Performance": "attempt the same problem with an LSTM".
     python chapter10/lstm_newsgroups.py                   # the average of the LSTM's outputs
     python chapter10/lstm_newsgroups.py --pooling last --run-dir runs/lstm_last
     python chapter10/lstm_newsgroups.py --data sample     # made-up posts, needs no network
-
-What is new beside cnn_newsgroups.py is in `build_model`. What to look for: what an LSTM has kept of
-a post after its last word, and what the average over all words has.
 """
 
 import argparse
@@ -76,8 +73,8 @@ def read_text(file):
 def build_model(texts, num_classes=20, pooling="average", vocab_size=20000, length=400):
     """An LSTM of 64 units, compiled: texts, strings (n,), to class probabilities (n, num_classes).
 
-    Its vocabulary is learned from `texts`. Of each text the first `length` words are read. What
-    the LSTM says after each word is averaged, or, with `pooling` "last", only its last word counts.
+    Its vocabulary is learned from `texts`, of each the first `length` words. The LSTM's outputs
+    after each word are averaged, or with `pooling` "last" only the one after the last is used.
     """
     vectorizer = layers.TextVectorization(vocab_size, name="vectorizer")
     vectorizer.adapt(texts)
@@ -105,8 +102,7 @@ def batch_by_length(X, y, batch_size, seed=None):
     batches = rows.bucket_by_sequence_length(
         lambda text, _: tf.strings.length(text), ends, [batch_size] * (len(ends) + 1)
     )
-    number = sum(1 for _ in batches)
-    return batches.apply(tf.data.experimental.assert_cardinality(number))
+    return batches.apply(tf.data.experimental.assert_cardinality(sum(1 for _ in batches)))
 
 
 def create_callbacks(model, run_dir):
@@ -186,7 +182,6 @@ def parse_arguments():
 
 def main():
     args = parse_arguments()
-    best = args.run_dir / "model.keras"
     try:
         if keras.backend.backend() != "tensorflow":
             raise ValueError("a network that takes strings needs the TensorFlow backend")
@@ -199,7 +194,7 @@ def main():
         if args.evaluate:
             if json.loads((args.run_dir / "settings.json").read_text())["class_names"] != names:
                 raise ValueError(f"{args.run_dir} was trained on other classes")
-            return report(keras.models.load_model(best), data)
+            return report(keras.models.load_model(args.run_dir / "model.keras"), data)
         batches = batch_by_length(train_X, train_y, args.batch_size)
         model, done = open_run(args.run_dir, settings, batches)
         model = model or build_model(train_X, len(names), args.pooling)
@@ -215,7 +210,7 @@ def main():
         shuffle=False,  # the batches are, anew in each epoch
     )
     history = pd.read_csv(args.run_dir / "history.csv", index_col="epoch")
-    metrics = settings | report(keras.models.load_model(best), data)
+    metrics = settings | report(keras.models.load_model(args.run_dir / "model.keras"), data)
     metrics |= {"epochs": len(history), "best_epoch": int(history["val_accuracy"].argmax()) + 1}
     (args.run_dir / "metrics.json").write_text(json.dumps(metrics, indent=2))
     print(f"Model and metrics are in {args.run_dir}")

@@ -285,7 +285,6 @@ def test_keras_word_numbers_become_words(imdb, monkeypatch):
     monkeypatch.setattr(keras.datasets.imdb, "get_word_index", lambda: index)
     texts, y = imdb.turn_into_words(part)
     assert texts.tolist() == ["the film", "good"] and y.tolist() == [0, 1]
-    assert imdb.keep_last_words(["a b  c\nd", ""], 2).tolist() == ["c d", ""]
 
 
 def test_quotes_and_signatures_are_cut_off_and_copies_counted(average):
