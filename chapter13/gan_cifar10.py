@@ -12,6 +12,7 @@ discriminator that needs no zero padding. The book trains 12 epochs; each takes 
 
 import argparse
 import json
+import os
 import sys
 import zlib
 from pathlib import Path
@@ -191,38 +192,39 @@ class SaveImages(callbacks.Callback):
             self.model.averaged.save(self.moments / f"{self.step:06}.keras")
 
 
-def create_callbacks(run_dir, step=0):
+def create_callbacks(gan, run_dir, step=0):
     """Grids, TensorBoard, a log, the last model; `step`: steps done, when a run goes on."""
-    new = run_dir / "new_last.keras"
+
+    def save(epoch, logs):  # renamed when whole: a kill leaves the file of the epoch before
+        gan.save(run_dir / "new.keras")
+        (run_dir / "new.keras").replace(run_dir / "last.keras")
+
     return [
         SaveImages(run_dir, step),
         callbacks.TensorBoard(run_dir / "tb", update_freq=50),
         callbacks.CSVLogger(run_dir / "history.csv", append=step > 0),
-        callbacks.ModelCheckpoint(str(new).replace("{", "{{").replace("}", "}}")),
-        # Renamed once it is whole: a kill leaves the one of the epoch before.
-        callbacks.LambdaCallback(on_epoch_end=lambda *_: new.replace(run_dir / "last.keras")),
+        callbacks.LambdaCallback(on_epoch_end=save),
     ]
 
 
 def open_run(run_dir, settings, train_X):
     """The last GAN and the epochs done of the same run in `run_dir`, if any."""
     run_dir.mkdir(parents=True, exist_ok=True)
-    noted, log = run_dir / "settings.json", run_dir / "history.csv"
+    noted, log, last = (run_dir / name for name in ("settings.json", "history.csv", "last.keras"))
     if not any(run_dir.iterdir()):
         noted.write_text(json.dumps(settings))
     if not noted.exists() or json.loads(noted.read_text()) != settings:
         raise ValueError(f"{run_dir} holds other files or settings; give another --run-dir")
-    if not (run_dir / "last.keras").exists():
+    if not last.exists():
         return None, 0
     lines = log.read_bytes().splitlines(keepends=True)
     # New random numbers from here on, not those of the first epoch again.
     keras.utils.set_random_seed((settings["seed"] + len(lines)) % 2**32)
-    gan = keras.models.load_model(run_dir / "last.keras", custom_objects={"GAN": GAN})
+    gan = keras.models.load_model(last, custom_objects={"GAN": GAN})
     done = int(gan.steps) // (len(train_X) // settings["batch_size"])
     if len(lines) <= done:
         raise ValueError(f"{log} has not all of the {done} epochs of last.keras")
-    (run_dir / "new.csv").write_bytes(b"".join(lines[: done + 1]))  # no epoch that was cut off
-    (run_dir / "new.csv").replace(log)
+    os.truncate(log, len(b"".join(lines[: done + 1])))  # no epoch that was cut off
     return gan, done
 
 
@@ -284,7 +286,7 @@ def main():
         images.batch(args.batch_size // 2).take(steps),
         epochs=args.epochs,
         initial_epoch=done,
-        callbacks=create_callbacks(args.run_dir, done * steps),
+        callbacks=create_callbacks(gan, args.run_dir, done * steps),
         shuffle=False,  # they are, anew in each epoch
     )
     metrics = settings | report(gan, args.run_dir)

@@ -13,6 +13,7 @@ is a real one. Each learns from the other. evaluate_gan.py judges what comes of 
 
 import argparse
 import json
+import os
 import sys
 import zlib
 from pathlib import Path
@@ -66,8 +67,7 @@ def build_generator(noise_shape=(100,), img_shape=(28, 28, 1), dropout=0.0):
     x = layers.BatchNormalization(momentum=0.8)(x)
     for filters in (128, 64):  # twice as high, twice as wide
         x = layers.UpSampling2D()(x)
-        x = layers.Conv2D(filters, kernel_size=3, padding="same")(x)
-        x = layers.Activation("relu")(x)
+        x = layers.Conv2D(filters, kernel_size=3, padding="same", activation="relu")(x)
         x = layers.BatchNormalization(momentum=0.8)(x)
         x = layers.Dropout(dropout)(x)  # a safe choice of the chapter
     x = layers.Conv2D(img_shape[2], kernel_size=3, padding="same")(x)
@@ -136,8 +136,7 @@ class GAN(keras.Model):
         # Apart, since batch normalization would mix the two. No gradient reaches the generator.
         real = self.discriminator(real_images, training=True)
         fake = self.discriminator(ops.stop_gradient(fake_images[:half_batch]), training=True)
-        # The book's stacked model: its discriminator learns nothing. (`trainable = False` would
-        # also have it normalize by other statistics than in the two lines above.)
+        # The book's stacked model: its discriminator learns nothing, and normalizes as above.
         frozen = [ops.stop_gradient(w) for w in self.discriminator.trainable_variables]
         frozen = frozen, self.discriminator.non_trainable_variables
         stack, _ = self.discriminator.stateless_call(*frozen, fake_images, training=True)
@@ -195,38 +194,39 @@ class SaveImages(callbacks.Callback):
             self.model.averaged.save(self.moments / f"{self.step:06}.keras")
 
 
-def create_callbacks(run_dir, step=0):
+def create_callbacks(gan, run_dir, step=0):
     """Grids, TensorBoard, a log, the last model; `step`: steps done, when a run goes on."""
-    new = run_dir / "new_last.keras"
+
+    def save(epoch, logs):  # renamed when whole: a kill leaves the file of the epoch before
+        gan.save(run_dir / "new.keras")
+        (run_dir / "new.keras").replace(run_dir / "last.keras")
+
     return [
         SaveImages(run_dir, step),
         callbacks.TensorBoard(run_dir / "tb", update_freq=50),
         callbacks.CSVLogger(run_dir / "history.csv", append=step > 0),
-        callbacks.ModelCheckpoint(str(new).replace("{", "{{").replace("}", "}}")),
-        # Renamed once it is whole: a kill leaves the one of the epoch before.
-        callbacks.LambdaCallback(on_epoch_end=lambda *_: new.replace(run_dir / "last.keras")),
+        callbacks.LambdaCallback(on_epoch_end=save),
     ]
 
 
 def open_run(run_dir, settings, train_X, kind=GAN):
     """The last GAN and the epochs done of the same run in `run_dir`, if any."""
     run_dir.mkdir(parents=True, exist_ok=True)
-    noted, log = run_dir / "settings.json", run_dir / "history.csv"
+    noted, log, last = (run_dir / name for name in ("settings.json", "history.csv", "last.keras"))
     if not any(run_dir.iterdir()):
         noted.write_text(json.dumps(settings))
     if not noted.exists() or json.loads(noted.read_text()) != settings:
         raise ValueError(f"{run_dir} holds other files or settings; give another --run-dir")
-    if not (run_dir / "last.keras").exists():
+    if not last.exists():
         return None, 0
     lines = log.read_bytes().splitlines(keepends=True)
     # New random numbers from here on, not those of the first epoch again.
     keras.utils.set_random_seed((settings["seed"] + len(lines)) % 2**32)
-    gan = keras.models.load_model(run_dir / "last.keras", custom_objects={kind.__name__: kind})
+    gan = keras.models.load_model(last, custom_objects={kind.__name__: kind})
     done = int(gan.steps) // (len(train_X) // settings["batch_size"])
     if len(lines) <= done:
         raise ValueError(f"{log} has not all of the {done} epochs of last.keras")
-    (run_dir / "new.csv").write_bytes(b"".join(lines[: done + 1]))  # no epoch that was cut off
-    (run_dir / "new.csv").replace(log)
+    os.truncate(log, len(b"".join(lines[: done + 1])))  # no epoch that was cut off
     return gan, done
 
 
@@ -288,7 +288,7 @@ def main():
         images.batch(args.batch_size // 2).take(steps),
         epochs=args.epochs,
         initial_epoch=done,
-        callbacks=create_callbacks(args.run_dir, done * steps),
+        callbacks=create_callbacks(gan, args.run_dir, done * steps),
         shuffle=False,  # they are, anew in each epoch
     )
     metrics = settings | report(gan, args.run_dir)

@@ -125,7 +125,7 @@ def main():
         rows.shuffle(len(train_X), args.seed + done).batch(args.batch_size // 2).take(steps),
         epochs=args.epochs,
         initial_epoch=done,
-        callbacks=create_callbacks(args.run_dir, done * steps),
+        callbacks=create_callbacks(gan, args.run_dir, done * steps),
         shuffle=False,  # they are, anew in each epoch
     )
     metrics = settings | report(gan, args.run_dir)

@@ -16,7 +16,7 @@ from pathlib import Path
 import keras
 
 what, how = sys.argv[1].split()
-names = {"best": ["new_model.keras"], "last": ["new_last.keras", "new.keras"]}
+names = {"best": ["new_model.keras"], "last": ["new.keras"]}
 times = 0
 
 
