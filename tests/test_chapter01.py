@@ -146,13 +146,13 @@ BETAS = {"beta_1": BETA, "beta_2": 1 - 2**-10}
 )
 def test_optimizers_equal_keras_step_by_step(name, keras_name, keras_settings, rate, settings):
     theirs = getattr(keras.optimizers, keras_name)(rate, **keras_settings)
-    exact = {"atol": 1e-12} if settings or rate == SMALL else {"atol": 1e-4}  # default settings
+    exact = 1e-12 if settings or rate == SMALL else 1e-4  # Adam's defaults are not
     variable = keras.Variable([-4.0, -1.5], dtype="float64")
     theirs.build([variable])
     rule = functools.partial(optimizers.RULES[name], **settings)
     for ours in optimizers.descend(rule, "bowl", rate, 50)[0][1:]:
         theirs.apply([keras.ops.matmul(optimizers.BOWL, variable)], [variable])
-        np.testing.assert_allclose(ours, keras.ops.convert_to_numpy(variable), **exact)
+        assert np.abs(ours - keras.ops.convert_to_numpy(variable)).max() < exact
 
 
 def test_the_books_rules_fail_as_printed(monkeypatch):

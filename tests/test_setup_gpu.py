@@ -181,7 +181,6 @@ def test_generation_decides_the_driver(tmp_path, system, lspci, parts):
         ({"without": "root sudo gcc"}, "--yes", ["sudo", "root"]),
         ({}, "", ["--yes"]),  # nobody is asked
         ({}, "--cpu --venv etc", ["etc is there but", "--venv"]),  # a folder of something else
-        ({}, "--cpu --system-cuda", ["--system-cuda"]),
         ({}, "--gpu", ["--gpu"]),
     ],
 )
@@ -207,11 +206,10 @@ def test_cpu_needs_no_administrator_and_no_known_system(tmp_path):
 def test_after_a_failed_step_and_after_a_reboot_it_goes_on(tmp_path):
     machine = Machine(tmp_path, without="gcc")
     machine.imitate("apt-get", "echo 'E: no route to host' >&2; exit 100")
-    errors = machine.run("--yes", status=1).stderr
-    assert 'error: "Build tools and Python" failed. What to try:' in errors
+    assert 'Python" failed. What to try:' in machine.run("--yes", status=1).stderr
     machine.imitate("apt-get")
-    result = machine.run("--yes", status=3)  # the driver is installed, but there is no nvidia-smi
-    assert "Reboot" in result.stdout and "run this script" in result.stdout
+    output = machine.run("--yes", status=3).stdout  # the driver is there, but no nvidia-smi yet
+    assert "Reboot (sudo reboot) and run this script" in output
     assert f"{APT} install -y nvidia-open" in machine.calls and not (tmp_path / "venv").exists()
     machine.log.write_text("")
     machine.imitate("gcc")
