@@ -52,7 +52,7 @@ def test_what_cannot_be_done_is_said_in_a_line(script, arguments, message, run_m
         run_main(script, *arguments)
 
 
-def test_the_books_two_tables_stems_and_stop_words():
+def test_the_books_two_tables():
     counts = vectorize.count_vectorize(vectorize.DOCUMENTS)
     assert list(counts) == ["bed", "cat", "dog", "face", "my", "on", "sat", "the"]
     assert counts.to_numpy().tolist() == [[0, 1, 0, 1, 1, 1, 1, 1], [1, 0, 1, 0, 1, 1, 1, 1]]
