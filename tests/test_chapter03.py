@@ -2,10 +2,12 @@
 
 import json
 
+import keras
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import load_script, run_python
+from conftest import load_script
+from contract import run_to_end
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.graph.keras_util import keras_model_to_graph_def
 from tensorboard.util.tensor_util import make_ndarray
@@ -16,28 +18,16 @@ HIDDEN = [f"hidden{number}" for number in range(1, 6)]
 
 
 @pytest.fixture(scope="module")
-def broken():
-    return load_script(BROKEN)
-
-
-@pytest.fixture(scope="module")
-def find_copies():
-    return load_script(COPIES)
-
-
-@pytest.fixture(scope="module")
 def runs(tmp_path_factory, slow_training):
-    """Three runs on the sample side by side in one folder, the author's broken network on all."""
+    """Two runs on the sample side by side in one folder, the author's broken network on all."""
     log_dir = tmp_path_factory.mktemp("runs")
-    jobs = {
-        "mlp": (MLP, "--data", "sample", "--epochs", 2),
-        "dnn": (DNN, "--data", "sample", "--epochs", 12),
-        "dnn_broken": (BROKEN, "--data", "sample", "--epochs", 12),
-        "author": (BROKEN, "--start", 0, 1, "--epochs", 8),
+    scripts = {
+        "dnn": (DNN, "--data", "sample", "--batch-size", 8),
+        "dnn_broken": (BROKEN, "--data", "sample", "--batch-size", 8),
+        "author": (BROKEN, "--start", 0, 1, "--batch-size", 16),
     }
-    for name, arguments in jobs.items():
-        process = run_python(*arguments, "--run-dir", log_dir / name)
-        assert process.returncode == 0, process.stderr
+    for name, arguments in scripts.items():
+        run_to_end(*arguments, "--epochs", 4, "--run-dir", log_dir / name)
     return log_dir
 
 
@@ -51,104 +41,70 @@ def read_metrics(run_dir):
     return json.loads((run_dir / "metrics.json").read_text())
 
 
-@pytest.mark.parametrize(
-    ("run", "epochs", "hidden"),
-    [("mlp", 2, ["hidden"]), ("dnn", 12, HIDDEN), ("dnn_broken", 12, HIDDEN)],
-)
-def test_curves_histograms_and_graph_are_in_the_log(runs, run, epochs, hidden):
-    train, val = (read_events(runs / run / "tb" / part) for part in ("train", "validation"))
-    history = pd.read_csv(runs / run / "history.csv")
+def test_curves_histograms_and_graph_are_in_the_log(runs):
+    train, val = (read_events(runs / "dnn" / "tb" / part) for part in ("train", "validation"))
+    history = pd.read_csv(runs / "dnn" / "history.csv")
     for events, column in ((train, "loss"), (val, "val_loss")):
         curve = [float(make_ndarray(event.tensor_proto)) for event in events.Tensors("epoch_loss")]
         np.testing.assert_allclose(curve, history[column], rtol=1e-5)
-    for layer in [*hidden, "final"]:
-        for weights in ("kernel", "bias"):
-            tag = f"{layer}/{weights}/histogram"
-            assert [event.step for event in train.Tensors(tag)] == list(range(epochs))
-            assert train.SummaryMetadata(tag).plugin_data.plugin_name == "histograms"
+    layers = [*HIDDEN, "final"]
+    for tag in [f"{name}/{kind}/histogram" for name in layers for kind in ("kernel", "bias")]:
+        assert [event.step for event in train.Tensors(tag)] == history["epoch"].tolist()
+        assert train.SummaryMetadata(tag).plugin_data.plugin_name == "histograms"
     # TensorBoard can turn the logged network into the graph that it draws, layer after layer.
     config = json.loads(make_ndarray(train.Tensors("keras")[0].tensor_proto).item())
     nodes = {node.name: list(node.input) for node in keras_model_to_graph_def(config).node}
-    chain = [f"{run}/{layer}" for layer in ["input", "scale", *hidden, "final", "alcohol"]]
-    assert list(nodes) == chain
+    chain = [f"dnn/{layer}" for layer in ["input", "scale", *layers, "alcohol"]]
     assert [nodes[name] for name in chain[1:]] == [[name] for name in chain[:-1]]
 
 
-def test_histograms_show_the_fault(runs):
+def test_the_broken_network_is_stuck_and_its_histogram_shows_why(runs):
     """Random weights fill the histogram; 320 equal starts leave at most ten different values."""
     counts = {}
     for run in ("dnn", "dnn_broken"):
         events = read_events(runs / run / "tb" / "train").Tensors("hidden1/kernel/histogram")
         histogram = make_ndarray(events[-1].tensor_proto)  # rows of left edge, right edge, count
-        assert histogram[:, 2].sum() == 320
         counts[run] = np.count_nonzero(histogram[:, 2])
     assert counts["dnn_broken"] <= 10 < counts["dnn"]
+    stuck, median = (read_metrics(runs / "dnn_broken")[part] for part in ("test", "baselines"))
+    assert stuck["mae"] == pytest.approx(median["median_mae"], rel=0.02)
+    assert stuck["mae"] > 0.7 and read_metrics(runs / "dnn")["val"]["mae"] < 0.5
 
 
-def test_the_sound_network_learns_and_the_broken_one_is_stuck_at_the_median(runs):
-    sound, stuck = read_metrics(runs / "dnn"), read_metrics(runs / "dnn_broken")
-    assert sound["val"]["mae"] < 0.5
-    median = stuck["baselines"]["median_mae"]
-    assert stuck["val"]["mae"] > 0.7 and stuck["test"]["mae"] == pytest.approx(median, rel=0.02)
-
-
-def test_the_authors_broken_network_learns_with_units_that_stay_equal(runs, find_copies):
-    """Kernels 0 and biases 1: its loss looks healthy, only the spread of the units does not."""
-    import keras
-
-    assert read_metrics(runs / "author")["val"]["mae"] < 0.5
-    model = keras.models.load_model(runs / "author" / "model.keras")
-    assert find_copies.find_copies(model) == HIDDEN
-    assert model.get_layer("hidden1").get_weights()[0].std() > 0.01  # it did move
-
-
-def test_find_copies_tells_broken_from_sound(runs, run_script):
-    result = run_script(COPIES, runs / "dnn_broken", runs / "dnn" / "model.keras")
+def test_find_copies_tells_broken_from_sound_by_the_weights_alone(runs, run_script):
+    """Also the author's network, kernels 0 and biases 1, whose loss looks healthy today."""
+    folders = [runs / "dnn_broken", runs / "author", runs / "dnn" / "model.keras"]
+    result = run_script(COPIES, *folders)
     assert result.returncode == 0, result.stderr
-    stuck, sound = result.stdout.split(str(runs / "dnn" / "model.keras"))
-    assert f"copies of each other in {', '.join(HIDDEN)}" in stuck
+    broken, sound = result.stdout.split(str(folders[2]))
+    assert broken.count(f"copies of each other in {', '.join(HIDDEN)}") == 2
     assert "No copies" in sound and "0.00000" not in sound
-    result = run_script(COPIES, runs / "nothing")
-    assert result.returncode == 1 and result.stderr.splitlines()[-1].startswith("error: ")
+    assert read_metrics(folders[1])["val"]["mae"] < 0.5
 
 
-def test_copies_are_found_layer_by_layer(broken, find_copies):
-    """Random, equal, and equal in one layer only: each is told from the weights alone."""
-    import keras
-
+def test_copies_are_found_layer_by_layer():
+    script, layers = load_script(COPIES), keras.layers
     keras.utils.set_random_seed(1)
-    model = keras.Sequential(
-        [
-            keras.Input((8, 8, 3)),
-            keras.layers.Conv2D(16, 3, name="convolution"),
-            keras.layers.Flatten(name="flatten"),
-            keras.layers.Dense(32, name="dense"),
-            keras.layers.Dense(1, name="final"),
-        ]
-    )
-    spread = find_copies.unit_spread(model)
-    assert list(spread) == ["convolution", "dense"]
-    for units, measured, random_start in spread.values():
-        assert units in (16, 32)
-        assert measured == pytest.approx(random_start, rel=0.1)
-    assert spread["dense"][2] == pytest.approx(np.sqrt(2 / (6 * 6 * 16 + 32)))
-    assert find_copies.find_copies(model) == []
-    kernel, bias = model.get_layer("convolution").get_weights()
-    model.get_layer("convolution").set_weights([np.repeat(kernel[..., :1], 16, axis=-1), bias])
-    assert find_copies.find_copies(model) == ["convolution"]
-    data = broken.load_data("sample")
-    equal = broken.build_network(data["train_X"], data["train_y"], kernel=0.5)
-    assert find_copies.find_copies(equal) == HIDDEN
-    assert {0.5} == {*np.unique(equal.get_layer("hidden3").get_weights()[0])}
+    image, flatten = keras.Input((8, 8, 3)), layers.Flatten()
+    convolution, dense = layers.Conv2D(16, 3, name="convolution"), layers.Dense(32, name="dense")
+    model = keras.Sequential([image, convolution, flatten, dense, layers.Dense(1, name="final")])
+    spread = script.unit_spread(model)
+    assert list(spread) == ["convolution", "dense"] and script.find_copies(model) == []
+    for name, fans in (("convolution", 3 * 3 * (3 + 16)), ("dense", 6 * 6 * 16 + 32)):
+        assert spread[name][1:] == pytest.approx([np.sqrt(2 / fans)] * 2, rel=0.1)
+    convolution.kernel.assign(np.repeat(convolution.kernel[..., :1], 16, axis=-1))
+    assert script.find_copies(model) == ["convolution"]
 
 
-def test_same_wines_and_layers_as_chapter_2():
+@pytest.mark.parametrize("script", [MLP, DNN, BROKEN])
+def test_same_wines_and_layers_as_chapter_2(script, tmp_path):
     """What the README promises: only the callbacks (and the fault) are new."""
-    for script, origin in ((MLP, "mlp_wine"), (DNN, "dnn_wine"), (BROKEN, "dnn_wine")):
-        networks = []
-        for module in (load_script(script), load_script(f"chapter02/{origin}.py")):
-            data = module.load_data("sample")
-            model = module.build_network(data["train_X"], data["train_y"])
-            shapes = [(layer.name, layer.output.shape) for layer in model.layers]
-            networks.append((shapes, {key: np.asarray(data[key]).tolist() for key in data}))
-        assert networks[0] == networks[1]
+    origin = f"chapter02/{'mlp' if script == MLP else 'dnn'}_wine.py"
+    ours, theirs = load_script(script), load_script(origin)
+    data, expected = ours.load_data("sample"), theirs.load_data("sample")
+    assert all(np.array_equal(data[name], expected[name]) for name in {*data, *expected})
+    networks = [module.build_network(data["train_X"], data["train_y"]) for module in (ours, theirs)]
+    shapes = [[(layer.name, layer.output.shape) for layer in model.layers] for model in networks]
+    assert shapes[0] == shapes[1]
+    new, *_ = ours.create_callbacks(networks[0], tmp_path)
+    assert new.__class__.__name__ == "TensorBoard" and new.histogram_freq == 1
