@@ -129,21 +129,21 @@ def test_padding_changes_nothing_and_no_position_sees_what_comes_after_it(module
     english = module.vectorize(data["pairs"]["english"][::60], data["input_tokens"])
     french = module.vectorize("\t" + data["pairs"]["french"][::60], data["target_tokens"])
     together = np.pad(english.to_tensor(), ((0, 0), (0, 5))), french.to_tensor().numpy()
-    together = model.predict_on_batch(together)
+    together = np.asarray(model(together))
     for i in range(len(together)):
-        alone = model.predict_on_batch([english[i][None].numpy(), french[i][None].numpy()])[0]
+        alone = np.asarray(model([english[i][None], french[i][None]]))[0]
         np.testing.assert_allclose(together[i, : len(alone)], alone, atol=1e-4)
     french = np.random.default_rng(0).integers(1, len(data["target_tokens"]), (1, 9))
     other = french.copy()
     other[:, 5:] = 1
-    first, second = (model.predict_on_batch([np.array([[2, 3, 4]]), x])[0] for x in (french, other))
+    first, second = (np.asarray(model([np.array([[2, 3, 4]]), x]))[0] for x in (french, other))
     np.testing.assert_allclose(first[:5], second[:5], atol=1e-5)
     assert abs(first[5:] - second[5:]).max() > 1e-3
 
 
 @every_trainer
 def test_decoding_by_steps_is_the_whole_network_on_what_it_has_written(module, tmp_path):
-    """In batches or alone: what the whole network, given the text so far, would write next."""
+    """What the whole network, given the text so far, would write next."""
     data, model = untrained(module)
     model.save(tmp_path / "model.keras")
     data = infer.create_reverse_indices(dict(data))
@@ -151,16 +151,15 @@ def test_decoding_by_steps_is_the_whole_network_on_what_it_has_written(module, t
     # A character for each piece, and none is a space: the text tells which they were.
     data["reverse_target_token_index"] = {i: chr(20000 + i) for i in range(9999)} | {end: "\n"}
     halves = infer.load_models(tmp_path)[1:]
-    sentences = data["pairs"]["english"][::100].tolist()
-    translations = infer.translate([*sentences, "", "漢字"], data, *halves)
-    assert translations[-2:] == ["", ""]  # nothing that it knows
+    sentences = data["pairs"]["english"][::150].tolist()
+    translations = infer.translate([*sentences, f" 漢{sentences[0]}字", "漢字"], data, *halves)
+    assert translations[-2:] == [translations[0], ""]  # what it does not know is left out
     for sentence, found in zip(sentences, translations, strict=False):
         ids = module.vectorize([sentence], data["input_tokens"]).to_tensor().numpy()
         french = [ord(char) - 20000 for char in found]  # and what it began with
-        best = model.predict_on_batch([ids, np.array([french])])[0].argmax(axis=-1)
+        best = np.asarray(model([ids, np.array([french])]))[0].argmax(axis=-1)
         assert best[:-1].tolist() == french[1:]
         assert best[-1] == end or len(french) == 2 * ids.shape[1] + 50
-    assert infer.translate([f" 漢{sentences[0]}字"], data, *halves) == translations[:1]
 
 
 def test_every_reference_counts():
@@ -189,7 +188,7 @@ def test_round_trip_in_fresh_processes_letter_for_letter(script, tmp_path):
     It scores them by all references, and by looking up the nearest training sentence.
     """
     run_dir = tmp_path / "run"
-    options = ["--data", "sample", "--num-samples", 150, "--batch-size", 16, "--epochs", 1]
+    options = ["--data", "sample", "--num-samples", 100, "--batch-size", 16, "--epochs", 1]
     result = run_python(script, *options, "--run-dir", run_dir)
     assert result.returncode == 0, result.stdout + result.stderr
     result = run_python(INFER, run_dir, cwd=tmp_path)
@@ -198,8 +197,9 @@ def test_round_trip_in_fresh_processes_letter_for_letter(script, tmp_path):
     assert result.stdout.count("Decoded sentence:") == min(10, len(table))
     data = infer.create_reverse_indices(json.loads((run_dir / "settings.json").read_text()))
     halves = infer.load_models(run_dir)[1:]
-    assert infer.translate(table["english"], data, *halves) == table["translation"].tolist()
-    pairs = load_script(script).load_data("sample", 150)["pairs"]
+    some = table[:3]
+    assert infer.translate(some["english"], data, *halves) == some["translation"].tolist()
+    pairs = load_script(script).load_data("sample", 100)["pairs"]
     test, train = (pairs[pairs["part"] == part] for part in ("test", "train"))
     assert sorted(table["english"]) == sorted(set(test["english"]))
     assert sum(map(len, map(eval, table["references"]))) == len(test)
