@@ -188,7 +188,7 @@ def test_round_trip_in_fresh_processes_letter_for_letter(script, tmp_path):
     It scores them by all references, and by looking up the nearest training sentence.
     """
     run_dir = tmp_path / "run"
-    options = ["--data", "sample", "--num-samples", 100, "--batch-size", 16, "--epochs", 1]
+    options = ["--data", "sample", "--num-samples", 60, "--batch-size", 16, "--epochs", 1]
     result = run_python(script, *options, "--run-dir", run_dir)
     assert result.returncode == 0, result.stdout + result.stderr
     result = run_python(INFER, run_dir, cwd=tmp_path)
@@ -199,7 +199,7 @@ def test_round_trip_in_fresh_processes_letter_for_letter(script, tmp_path):
     halves = infer.load_models(run_dir)[1:]
     some = table[:3]
     assert infer.translate(some["english"], data, *halves) == some["translation"].tolist()
-    pairs = load_script(script).load_data("sample", 100)["pairs"]
+    pairs = load_script(script).load_data("sample", 60)["pairs"]
     test, train = (pairs[pairs["part"] == part] for part in ("test", "train"))
     assert sorted(table["english"]) == sorted(set(test["english"]))
     assert sum(map(len, map(eval, table["references"]))) == len(test)
