@@ -19,8 +19,6 @@ from sklearn.tree import DecisionTreeClassifier
 names = ("hyperband", "hyperband_mnist", "random_search_mnist", "compare_searches")
 hyperband, mnist, random_search, compare = (load_script(f"chapter06/{name}.py") for name in names)
 Hyperband = hyperband.Hyperband
-
-
 pytestmark = pytest.mark.filterwarnings("ignore:Even though .*eagerly")
 
 
@@ -56,7 +54,6 @@ class Recorder:
 
 
 def test_brackets_are_those_of_the_published_algorithm():
-    """ceil((s_max + 1) / (s + 1) * eta^s) configurations, and a third of them on each rung."""
     brackets = hyperband.create_brackets(81, 3)
     firsts = [rungs[0] for rungs in brackets.values()]
     assert firsts == [(81, 1), (34, 3), (15, 9), (8, 27), (5, 81)]
