@@ -118,7 +118,7 @@ def test_network_is_the_books_and_takes_rows_as_measured():
 def test_callback_equals_scikit_learn_and_the_others_see_it(tmp_path):
     X, y = np.random.default_rng(0).normal(size=(60, 5)).astype("float32"), np.arange(60) % 2
     model = keras.Sequential([keras.layers.Dense(1, activation="sigmoid")])
-    model.compile("adam", "binary_crossentropy", run_eagerly=True)
+    model.compile(keras.optimizers.Adam(0.5), "binary_crossentropy", run_eagerly=True)
     roc_auc = roc.RocAUCScore((X[:40], y[:40]), (X[40:], y[40:]))
     log = keras.callbacks.CSVLogger(tmp_path / "history.csv")
     model.fit(X, y, epochs=3, verbose=0, callbacks=[roc_auc, log])
