@@ -25,6 +25,7 @@ def run_lesson(monkeypatch, tmp_path):
         monkeypatch.chdir(tmp_path)
         monkeypatch.setattr("sys.argv", [lesson.__file__, *options])
         lesson.main()
+        keras.config.enable_interactive_logging()  # one of them switches it off
         (folder,) = (tmp_path / "runs").iterdir()
         for picture in ["activations", "xor"] if lesson is xor else [folder.name]:
             assert (folder / f"{picture}.png").stat().st_size > 5000
