@@ -102,9 +102,8 @@ chapter13/how_gans_fail.py --steps 20
 """
 
 NOTE = """\
-Chapters 12 and 13 train in steps of their own, written as TensorFlow functions. What they have
-trained runs elsewhere: there `generate.py` and `evaluate_gan.py` were given the networks that the
-TensorFlow column had trained."""
+Chapter 12's agents learn by Keras's own calls on JAX, and in one compiled TensorFlow function
+otherwise; chapter 13's GANs train by the same `fit` on both."""
 
 
 def chapter_of(command):
