@@ -7,8 +7,8 @@ beside it: the networks are the book's, with the label as a second input.
     python chapter13/gan_mnist_conditional.py --data sample    # 4,000 of its digits, no network
     python chapter13/generate.py --run-dir runs/gan_mnist_conditional --order 2018
 
-The generator gets a vector for the label beside its noise (Mirza and Osindero, 2014), the
-discriminator compares its last features with one (Miyato and Koyama, 2018). Both are learned.
+Both networks get the label as ten numbers of which one is 1 (Mirza and Osindero, 2014): the
+generator beside its noise, the discriminator as ten more channels of the image.
 """
 
 import argparse
@@ -46,21 +46,20 @@ def load_data(source=None):
 def build_generator(img_shape=(28, 28, 1)):
     """Noise (n, 100) and labels (n,) to images (n, *img_shape), -1 to 1."""
     noise, label = keras.Input((100,), name="noise"), keras.Input((), dtype="int32", name="label")
-    normal = keras.initializers.RandomNormal(stddev=1)  # as the noise
-    x = layers.Concatenate()([noise, layers.Embedding(10, 50, normal)(label)])
-    image = gan_mnist.build_generator((150,), img_shape)(x)
+    x = layers.Concatenate()([noise, ops.one_hot(label, 10)])
+    image = gan_mnist.build_generator((110,), img_shape)(x)
     return keras.Model([noise, label], image, name="generator")
 
 
 def build_discriminator(img_shape=(28, 28, 1)):
     """Images (n, *img_shape), -1 to 1, and labels (n,) to probabilities (n, 1) of "real"."""
-    book = gan_mnist.build_discriminator(img_shape)
-    features = book.layers[-2].output  # what the book's last layer gets
-    label = keras.Input((), dtype="int32", name="label")
-    match = layers.Dot(axes=1)([features, layers.Embedding(10, features.shape[1])(label)])
-    x = layers.Add()([layers.Dense(1)(features), match])
-    outputs = layers.Activation("sigmoid")(x)
-    return keras.Model([book.input, label], outputs, name="discriminator")
+    height, width, channels = img_shape
+    image, label = keras.Input(img_shape), keras.Input((), dtype="int32", name="label")
+    planes = layers.Reshape((1, 1, 10))(ops.one_hot(label, 10))
+    planes = layers.UpSampling2D((height, width))(planes)  # the label's is 1 everywhere
+    book = gan_mnist.build_discriminator((height, width, channels + 10))
+    outputs = book(layers.Concatenate()([image, planes]))
+    return keras.Model([image, label], outputs, name="discriminator")
 
 
 class ConditionalGAN(GAN):

@@ -25,6 +25,7 @@ def seeds(name, *numbers):
     return [f"{name}_seed{number}" for number in numbers or (1, 2, 3)]
 
 
+DRAWS = ("1_evaluation", "2_evaluation", "3_evaluation")
 PHOTOS = [name for split in (1, 2, 3) for name in seeds(f"mobilenet_split{split}")]
 
 # chapter, example, the book, metrics.json files, (what, key, decimals), (baseline, key, decimals),
@@ -140,16 +141,18 @@ ROWS = [
      seeds("dqn_lunar_lander", 1, 2, 3, 4, 5), ("mean reward", "test.mean_reward", 0),
      ("hand-written pilot", "baselines.hand_written_pilot_mean_reward", 0), ""),
     (13, "MNIST, generated digits, how sure a classifier is of them", "the eye",
-     ["gan_mnist_seed1_evaluation"], ("mean top probability", "last.mean_top_probability", 3),
+     seeds("gan_mnist", *DRAWS), ("mean top probability", "last.mean_top_probability", 3),
      ("real images", "real.mean_top_probability", 3), ""),
-    (13, "the same", "the eye", ["gan_mnist_seed1_evaluation"],
+    (13, "the same", "the eye", seeds("gan_mnist", *DRAWS),
      ("Fréchet distance", "last.frechet", 1), ("real against real", "frechet_floor", 1), ""),
-    (13, "with an averaged generator", "–", ["gan_mnist_ema_seed1_evaluation"],
+    (13, "with an averaged generator", "–", seeds("gan_mnist_ema", *DRAWS),
      ("Fréchet distance", "last.frechet", 1), ("real against real", "frechet_floor", 1),
      "--ema 0.999"),
-    (13, "CIFAR-10, one epoch (the book: 12)", "fuzzy shapes", ["gan_cifar10_seed1_evaluation"],
+    (13, "with spectral normalization", "–", seeds("gan_mnist_spectral", "1_evaluation"),
      ("Fréchet distance", "last.frechet", 1), ("real against real", "frechet_floor", 1),
-     "--epochs 1"),
+     "--spectral-norm"),
+    (13, "CIFAR-10", "fuzzy shapes", seeds("gan_cifar10", "1_evaluation"),
+     ("Fréchet distance", "last.frechet", 1), ("real against real", "frechet_floor", 1), ""),
 ]  # fmt: skip
 
 HEAD = """# Results
@@ -159,10 +162,11 @@ figure from a `metrics.json` in the chapter's `results/` folder (`python tests/c
 compares them). Several seeds are mean ± standard deviation.
 
 All runs: CPU, 2 cores, most of them busy with other trainings as well, so the seconds are upper
-bounds; Python 3.11, Keras 3.15, TensorFlow 2.21. **No GPU has been measured.** Where a result falls
-short of the book or of its baseline, the second table says why. The commands read the real data
-that `python data/fetch.py` brings; `--seed` is 1, and 2 and 3 where there are several runs. "–" in
-the baseline column means that the row before or after, or the chapter's README, has it.
+bounds; Python 3.11, Keras 3.15, TensorFlow 2.21. Chapter 13's GANs were trained on a GPU, with JAX;
+the last table has more of that. Where a result falls short of the book or of its baseline, the
+second table says why. The commands read the real data that `python data/fetch.py` brings; `--seed`
+is 1, and 2 and 3 where there are several runs. "–" in the baseline column means that the row before
+or after, or the chapter's README, has it.
 
 | Chapter | Example | The book | Here | Simple baseline | Epochs | s / epoch | Runs | Command |
 |---|---|---|--:|--:|--:|--:|---|---|
@@ -175,6 +179,40 @@ MIDDLE = """
 | Chapter | What | Whose | Theirs | Here | Why |
 |---|---|---|--:|--:|---|
 """
+
+
+GPU_HEAD = """
+
+## On a GPU
+
+One NVIDIA H200, `KERAS_BACKEND=jax` (JAX 0.11.2, Keras 3.15), seed 1, the same commands and data.
+Other trainings, up to eleven, shared the card and its 16 CPU cores, so the minutes, from the
+command's start to its end, are upper bounds. "On a CPU" is the table above.
+
+| Chapter | Example | Here | On a CPU | Minutes | Command |
+|---|---|--:|--:|--:|---|
+"""
+
+# chapter, example, metrics.json, those on a CPU, (what, key, decimals), options of the command
+GPU = [
+    (2, "wine, one hidden layer", "mlp_wine_h200", seeds("mlp_wine"), ("test MAE", "test.mae", 3),
+     ""),
+    (2, "five hidden layers", "dnn_wine_h200", seeds("dnn_wine"), ("test MAE", "test.mae", 3), ""),
+    (5, "MNIST, three hidden layers", "mlp_mnist_h200", seeds("mlp_mnist"),
+     ("test accuracy", MEASURED, 4), ""),
+    (7, "CIFAR-10, the book's CNN", "cnn_cifar10_h200", seeds("cnn_cifar10"),
+     ("test accuracy", MEASURED, 3), ""),
+    (7, "a better network", "cnn_cifar10_better_h200", seeds("cnn_cifar10_better"),
+     ("test accuracy", MEASURED, 3), "--network better"),
+    (8, "dogs and cats, MobileNet (alpha 0.25)", "mobilenet_h200", PHOTOS,
+     ("test accuracy", MEASURED, 3), "--backbone mobilenet"),
+    (13, "MNIST, a GAN", "gan_mnist_seed1_evaluation", None,
+     ("Fréchet distance", "last.frechet", 1), ""),
+    (13, "the same, averaged", "gan_mnist_ema_seed1_evaluation", None,
+     ("Fréchet distance", "last.frechet", 1), "--ema 0.999"),
+    (13, "CIFAR-10, a GAN, 12 epochs", "gan_cifar10_seed1_evaluation", None,
+     ("Fréchet distance", "last.frechet", 1), ""),
+]  # fmt: skip
 
 
 def load(chapter, name):
@@ -274,6 +312,17 @@ def make_shortfall(chapter, what, whose, figure, names, key, decimals, why):
     return "| " + " | ".join([*cells, show(runs, key, decimals), why]) + " |"
 
 
+def make_gpu_row(chapter, example, name, cpu, measured, options):
+    """One line of the third table."""
+    run, (what, key, decimals) = load(chapter, name), measured
+    cells = [f"[{chapter}](chapter{chapter:02}/)", example]
+    cells += [f"{what} {show([run], key, decimals)}"]
+    cells += [show([load(chapter, other) for other in cpu], key, decimals) if cpu else "–"]
+    cells += [f"{run['minutes_beside_others']:.1f}"]
+    script = f"python chapter{chapter:02}/{run['script']}.py {options}".strip()
+    return "| " + " | ".join([*cells, f"`{script}`"]) + " |"
+
+
 def make_page():
     """RESULTS.md as it should be."""
     return (
@@ -281,6 +330,8 @@ def make_page():
         + "\n".join(make_row(*row) for row in ROWS)
         + MIDDLE
         + "\n".join(make_shortfall(*row) for row in SHORT)
+        + GPU_HEAD
+        + "\n".join(make_gpu_row(*row) for row in GPU)
         + "\n"
     )
 
