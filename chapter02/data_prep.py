@@ -46,7 +46,7 @@ def main():
             part.to_csv(path, index=False, mode="x")  # x: nothing is overwritten
             print(f"{len(part):5} wines in {path}")
     except Exception as error:  # pandas raises several kinds
-        sys.exit(f"error: {args.data or 'wine'}: {' '.join(str(error).split())}")
+        sys.exit(f"error: {args.data or 'wine'}: {' '.join(str(error).split())[:500]}")
     for name, part in (("validation", val), ("test", test)):
         known = part.merge(train.drop_duplicates())  # on all columns
         print(f"{len(known) / len(part):.0%} of the {name} wines are in the training file, too")

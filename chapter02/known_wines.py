@@ -47,7 +47,7 @@ def main():
         data = dnn_wine.load_data(args.data)
         networks = {str(run_dir): load_run(run_dir, data) for run_dir in args.run_dirs}
     except Exception as error:  # pandas, zlib, h5py and Keras raise a dozen kinds
-        sys.exit(f"error: {' '.join(str(error).split())}")
+        sys.exit(f"error: {' '.join(str(error).split())[:500]}")
     X, y = data["test_X"], data["test_y"]
     predictions = {"gradient boosting": dnn_wine.fit_baseline(data).predict(X)}
     predictions |= {name: model.predict(X, verbose=0)[:, 0] for name, model in networks.items()}

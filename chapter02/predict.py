@@ -41,7 +41,7 @@ def main():
         if args.output:
             wines.to_csv(args.output, index=False)
     except Exception as error:  # pandas, zlib, h5py and Keras raise a dozen kinds
-        sys.exit(f"error: {args.wines}: {' '.join(str(error).split())}")
+        sys.exit(f"error: {args.wines}: {' '.join(str(error).split())[:500]}")
     print(wines.filter(["alcohol", "predicted alcohol"]))
 
 

@@ -149,7 +149,7 @@ def main():
         model = model or build_network(train_X, train_y, *args.start)
         model.make_train_function()  # what a backend refuses, it says here
     except Exception as error:  # pandas, zlib, h5py and Keras raise a dozen kinds
-        sys.exit(f"error: {args.data or 'wine'}: {' '.join(str(error).split())}")
+        sys.exit(f"error: {args.data or 'wine'}: {' '.join(str(error).split())[:500]}")
     rows = tf.data.Dataset.from_tensor_slices((train_X, train_y))
     model.fit(
         rows.shuffle(len(rows), seed=args.seed + done).batch(args.batch_size),

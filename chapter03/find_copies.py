@@ -44,7 +44,7 @@ def main():
         try:
             model = keras.models.load_model(run / "model.keras" if run.is_dir() else run)
         except Exception as error:  # zlib, h5py and Keras raise a dozen kinds
-            sys.exit(f"error: {run}: {' '.join(str(error).split())}")
+            sys.exit(f"error: {run}: {' '.join(str(error).split())[:500]}")
         print(f"{run}\n{'layer':>12} {'units':>6} {'spread':>8} {'random start':>13}")
         for name, (units, spread, start) in unit_spread(model).items():
             print(f"{name:>12} {units:6} {spread:8.5f} {start:13.5f}")

@@ -30,7 +30,7 @@ def main():
             rows.assign(y=data[f"{part}_y"]).to_csv(path, index=False, mode="x")  # x: a new file
             print(f"{len(rows):5} rows in {path}, {data[f'{part}_y'].mean():.1%} of them seizures")
     except Exception as error:  # pandas raises several kinds
-        sys.exit(f"error: {args.data or 'data/fetch.py eeg'}: {' '.join(str(error).split())}")
+        sys.exit(f"error: {args.data or 'data/fetch.py eeg'}: {' '.join(str(error).split())[:500]}")
 
 
 if __name__ == "__main__":

@@ -234,7 +234,7 @@ def main():
         model = model or build_network(train_X)
         model.make_train_function()  # what a backend refuses, it says here
     except Exception as error:  # pandas, zlib, h5py and Keras raise a dozen kinds
-        sys.exit(f"error: {args.data or 'data/fetch.py eeg'}: {' '.join(str(error).split())}")
+        sys.exit(f"error: {args.data or 'data/fetch.py eeg'}: {' '.join(str(error).split())[:500]}")
     model.summary()
     rows = tf.data.Dataset.from_tensor_slices((train_X, train_y))
     model.fit(

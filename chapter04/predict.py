@@ -42,7 +42,7 @@ def main():
         if args.output:
             table.to_csv(args.output, index=False, mode="x")  # x: nothing is overwritten
     except Exception as error:  # pandas, zlib, h5py and Keras raise a dozen kinds
-        sys.exit(f"error: {args.table}: {' '.join(str(error).split())}")
+        sys.exit(f"error: {args.table}: {' '.join(str(error).split())[:500]}")
     print(table[["probability", "class"]])
 
 

@@ -88,7 +88,7 @@ def main():
         groups = group_runs([read_run(run_dir) for run_dir in args.run_dirs])
         plot_comparison(groups, output)
     except Exception as error:
-        sys.exit(f"error: {' '.join(str(error).split())}")
+        sys.exit(f"error: {' '.join(str(error).split())[:500]}")
     print(summarize(groups).to_string())
     print(f"The picture is {output}")
 

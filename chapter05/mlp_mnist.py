@@ -196,7 +196,7 @@ def main():
         losses = pd.read_csv(args.run_dir / "history.csv")["val_loss"] if done else None
         stopped = done and done - 1 - losses.argmin() >= args.patience
     except Exception as error:  # NumPy, zlib, h5py and Keras raise a dozen kinds
-        sys.exit(f"error: {args.data or 'MNIST'}: {' '.join(str(error).split())}")
+        sys.exit(f"error: {args.data or 'MNIST'}: {' '.join(str(error).split())[:500]}")
     model.summary()
     rows = tf.data.Dataset.from_tensor_slices((train_X, train_y))
     model.fit(

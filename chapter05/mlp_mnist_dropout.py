@@ -184,7 +184,7 @@ def main():
         model = model or build_network(train_X.shape[1], len(names))
         model.make_train_function()  # what a backend refuses, it says here
     except Exception as error:  # NumPy, zlib, h5py and Keras raise a dozen kinds
-        sys.exit(f"error: {args.data or 'MNIST'}: {' '.join(str(error).split())}")
+        sys.exit(f"error: {args.data or 'MNIST'}: {' '.join(str(error).split())[:500]}")
     model.summary()
     rows = tf.data.Dataset.from_tensor_slices((train_X, train_y))
     model.fit(

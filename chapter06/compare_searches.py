@@ -60,7 +60,7 @@ def main():
         budget, best = compare(searches)
         plot_searches(searches, args.output)
     except Exception as error:  # pandas raises a dozen kinds
-        sys.exit(f"error: {args.searches[0]} …: {' '.join(str(error).split())}")
+        sys.exit(f"error: {args.searches[0]} …: {' '.join(str(error).split())[:500]}")
     print(f"Best validation loss after {budget} epochs, mean ± deviation of the searches, judged")
     print("", *JUDGED.values(), "searches", sep=" | ")
     for kind, group in best.groupby("search", sort=False):

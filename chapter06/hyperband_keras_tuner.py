@@ -81,7 +81,7 @@ def main():
             max_consecutive_failed_trials=1000,  # what diverges has failed
         )
     except Exception as error:  # NumPy, zlib and KerasTuner raise a dozen kinds
-        sys.exit(f"error: {args.data or 'MNIST'}: {' '.join(str(error).split())}")
+        sys.exit(f"error: {args.data or 'MNIST'}: {' '.join(str(error).split())[:500]}")
     validation = {"validation_data": (data["val_X"], data["val_y"]), "validation_batch_size": 500}
     tuner.search(**validation, verbose=0)
     table = pd.DataFrame(list_evaluations(tuner.oracle))

@@ -192,7 +192,7 @@ def main():
     except KeyboardInterrupt:
         sys.exit("Interrupted: the same command goes on after the last finished evaluation.")
     except Exception as error:  # NumPy, zlib, h5py and Keras raise a dozen kinds
-        sys.exit(f"error: {args.data or 'MNIST'}: {' '.join(str(error).split())}")
+        sys.exit(f"error: {args.data or 'MNIST'}: {' '.join(str(error).split())[:500]}")
     scores = report(model, data, results, args.run_dir)
     (args.run_dir / "metrics.json").write_text(json.dumps(search.settings | scores, indent=2))
     print(f"Model, evaluations, metrics and picture are in {args.run_dir}")

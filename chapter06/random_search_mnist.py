@@ -200,7 +200,7 @@ def main():
     except KeyboardInterrupt:
         sys.exit("Interrupted: the same command goes on after the last finished fit.")
     except Exception as error:  # NumPy, zlib, h5py and Keras raise a dozen kinds
-        sys.exit(f"error: {args.data or 'MNIST'}: {' '.join(str(error).split())}")
+        sys.exit(f"error: {args.data or 'MNIST'}: {' '.join(str(error).split())[:500]}")
     scores = report(model, data, table, args.run_dir)
     (args.run_dir / "metrics.json").write_text(json.dumps(settings | scores, indent=2))
     print(f"Model, scores, metrics and picture are in {args.run_dir}")

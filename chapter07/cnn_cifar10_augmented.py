@@ -194,7 +194,7 @@ def main():
         model = model or build_network(args.network, steps, train_X.shape[1:], len(names))
         model.make_train_function()  # what a backend refuses, it says here
     except Exception as error:  # NumPy, zlib, h5py and Keras raise a dozen kinds
-        sys.exit(f"error: {args.data or 'CIFAR-10'}: {' '.join(str(error).split())}")
+        sys.exit(f"error: {args.data or 'CIFAR-10'}: {' '.join(str(error).split())[:500]}")
     columns = [train_X[:5], *(datagen(train_X[:5], training=True) for _ in range(5))]
     picture = np.vstack(np.concatenate(columns, axis=2))  # five images, five changes beside each
     keras.utils.save_img(args.run_dir / "augmented_images.png", picture, scale=False)

@@ -170,7 +170,7 @@ def main():
         args.run_dir.mkdir(parents=True, exist_ok=True)
         draw_network(model, np.load(args.data)["x_test"][0], args.run_dir)
     except Exception as error:  # NumPy, h5py and Keras raise a dozen kinds
-        sys.exit(f"error: {path}: {' '.join(str(error).split())}")
+        sys.exit(f"error: {path}: {' '.join(str(error).split())[:500]}")
     print(f"   Pictures of {path} are in {args.run_dir}")
 
 

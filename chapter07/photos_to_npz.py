@@ -76,7 +76,7 @@ def main():
             np.savez(file, class_names=class_names, **dict(zip(names, parts, strict=True)))
         new.rename(args.output)
     except Exception as error:
-        sys.exit(f"error: {args.folder}: {' '.join(str(error).split())}")
+        sys.exit(f"error: {args.folder}: {' '.join(str(error).split())[:500]}")
     print(f"{args.output}: {len(parts[0])} photographs to train on, {len(parts[1])} to test")
 
 

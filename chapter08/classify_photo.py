@@ -35,7 +35,7 @@ def main():
         class_names = json.loads((args.run_dir / "settings.json").read_text())["class_names"]
         model = keras.models.load_model(args.run_dir / "model.keras")
     except Exception as error:  # h5py, zipfile and Keras raise a dozen kinds
-        sys.exit(f"error: {args.run_dir}: {' '.join(str(error).split())}")
+        sys.exit(f"error: {args.run_dir}: {' '.join(str(error).split())[:500]}")
     status = 0
     for photo in args.photos:
         try:

@@ -162,7 +162,7 @@ def main():
             raise ValueError("not there; `python data/fetch.py dogs-vs-cats` fetches photographs")
         table = set_up(source, output, tuple(args.classes), args.seed)
     except Exception as error:
-        sys.exit(f"error: {source}: {' '.join(str(error).split())}")
+        sys.exit(f"error: {source}: {' '.join(str(error).split())[:500]}")
     for folder, count in table["place"].str.rpartition("/")[0].value_counts().items():
         print(f"{count:6,} {folder or 'left out'}")
     print(f"Photographs and split.csv are in {output}")

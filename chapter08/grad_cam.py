@@ -61,7 +61,7 @@ def main():
         output = args.output or args.run_dir / "grad_cam.png"
         fig.savefig(output)
     except Exception as error:  # Pillow, h5py and Keras raise a dozen kinds
-        sys.exit(f"error: {args.run_dir}: {' '.join(str(error).split())}")
+        sys.exit(f"error: {args.run_dir}: {' '.join(str(error).split())[:500]}")
     print(f"The picture is {output}")
 
 

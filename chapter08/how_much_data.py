@@ -94,7 +94,7 @@ def main():
         keras.utils.set_random_seed(args.seed)
         args.output.mkdir(parents=True)
     except Exception as error:  # NumPy and zipfile raise a dozen kinds
-        sys.exit(f"error: {' '.join(str(error).split())}")
+        sys.exit(f"error: {' '.join(str(error).split())[:500]}")
     tables, lines = [], {}
     for name, (X, y) in runs.items():
         print(name)

@@ -308,7 +308,7 @@ def main():
         if done < args.unfreeze_after:
             data |= extract_features(model, data, args.run_dir / "features.npz")
     except Exception as error:  # TensorFlow, h5py, Keras and urllib raise a dozen kinds
-        sys.exit(f"error: {args.data or PHOTOS}: {' '.join(str(error).split())}")
+        sys.exit(f"error: {args.data or PHOTOS}: {' '.join(str(error).split())[:500]}")
     train(model, data, args, done)
     history = pd.read_csv(args.run_dir / "history.csv", index_col="epoch")
     history.plot(subplots=[("loss", "val_loss"), ("accuracy", "val_accuracy")], grid=True)

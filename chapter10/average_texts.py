@@ -124,7 +124,7 @@ def main():
         model = build_network(data["train_X"], len(data["class_names"]), **size)
         args.run_dir.mkdir(parents=True)
     except Exception as error:  # tarfile, zlib and Keras raise a dozen kinds
-        sys.exit(f"error: {args.data or args.set}: {' '.join(str(error).split())}")
+        sys.exit(f"error: {args.data or args.set}: {' '.join(str(error).split())[:500]}")
     patience = keras.callbacks.EarlyStopping("val_accuracy", patience=2, restore_best_weights=True)
     history = model.fit(
         cnn_newsgroups.batch_by_length(data["train_X"], data["train_y"], 128, seed=args.seed),

@@ -197,7 +197,7 @@ def main():
         model, done = open_run(args.run_dir, settings, batches)
         model = model or build_model(train_X, len(names))
     except Exception as error:  # tarfile, zlib, h5py and Keras raise a dozen kinds
-        sys.exit(f"error: {args.data or NEWSGROUPS}: {' '.join(str(error).split())}")
+        sys.exit(f"error: {args.data or NEWSGROUPS}: {' '.join(str(error).split())[:500]}")
     model.summary()
     model.fit(
         batch_by_length(train_X, train_y, args.batch_size, seed=args.seed + done),

@@ -257,7 +257,7 @@ def main():
         size = (len(names), args.fine_tune, args.dropout)
         model = model or build_model(train_X, index, *size)
     except Exception as error:  # tarfile, zlib, h5py and Keras raise a dozen kinds
-        sys.exit(f"error: {args.data or NEWSGROUPS}: {' '.join(str(error).split())}")
+        sys.exit(f"error: {args.data or NEWSGROUPS}: {' '.join(str(error).split())[:500]}")
     model.summary()
     model.fit(
         batch_by_length(train_X, train_y, args.batch_size, seed=args.seed + done),

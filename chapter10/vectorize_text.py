@@ -125,7 +125,7 @@ def main():
         try:
             data = lstm_imdb.load_data(args.data)
         except Exception as error:  # tarfile and zlib raise a dozen kinds
-            sys.exit(f"error: {args.data}: {' '.join(str(error).split())}")
+            sys.exit(f"error: {args.data}: {' '.join(str(error).split())[:500]}")
         print(f"\nAccuracy on {len(data['val_y']):,} reviews, learned on {len(data['train_y']):,}:")
         print(compare_vectorizers(data).to_string(index=False, float_format="{:.3f}".format))
 

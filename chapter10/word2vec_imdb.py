@@ -135,7 +135,7 @@ def main():
         if output.exists():
             raise ValueError(f"{output} exists; give another --output")
     except Exception as error:  # tarfile and zlib raise a dozen kinds
-        sys.exit(f"error: {args.data or 'IMDB'}: {' '.join(str(error).split())}")
+        sys.exit(f"error: {args.data or 'IMDB'}: {' '.join(str(error).split())[:500]}")
     vocabulary, rng = data["vocabulary"], np.random.default_rng(args.seed)
     model = build_network(len(vocabulary))
     # A word has window + 1 neighbours on average; at the ends of a review fewer.

@@ -68,7 +68,7 @@ def main():
         if missing:
             raise ValueError(f"no vectors for {', '.join(sorted(missing))}")
     except Exception as error:
-        sys.exit(f"error: {args.data}: {' '.join(str(error).split())}")
+        sys.exit(f"error: {args.data}: {' '.join(str(error).split())[:500]}")
     units = pd.DataFrame(normalize(list(index.values())), index=list(index))
     print(f"{units.shape[0]:,} words, {units.shape[1]} dimensions\n\nCosine similarity")
     compared = units.loc[args.words]

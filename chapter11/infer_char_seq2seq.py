@@ -156,7 +156,7 @@ def main():
         if not args.sentences:
             return report(args.run_dir, data, models)
     except Exception as error:  # pandas, zlib, h5py and Keras raise a dozen kinds
-        sys.exit(f"error: {args.run_dir}: {' '.join(str(error).split())}")
+        sys.exit(f"error: {args.run_dir}: {' '.join(str(error).split())[:500]}")
     for sentence in sys.stdin if args.sentences == ["-"] else args.sentences:
         print(*translate([sentence], data, *models), flush=True)
 

@@ -118,7 +118,7 @@ def main():
         sizes = int(env.observation_space.shape[0]), int(env.action_space.n)
         dqn = build_agent(model or build_model(*sizes))
     except Exception as error:  # gymnasium, h5py and Keras raise a dozen kinds
-        sys.exit(f"error: {args.env}: {' '.join(str(error).split())}")
+        sys.exit(f"error: {args.env}: {' '.join(str(error).split())[:500]}")
     dqn.model.summary()
     if step < args.nb_steps:
         callbacks = build_callbacks(run_dir, trials)

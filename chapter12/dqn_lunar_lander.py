@@ -106,7 +106,7 @@ def main():
         env.reset(seed=args.seed + step)
         dqn = build_agent(model or build_model())
     except Exception as error:  # gymnasium, h5py and Keras raise a dozen kinds
-        sys.exit(f"error: LunarLander-v3: {' '.join(str(error).split())}")
+        sys.exit(f"error: LunarLander-v3: {' '.join(str(error).split())[:500]}")
     dqn.model.summary()
     if step < args.nb_steps:
         callbacks = build_callbacks(run_dir, trials)

@@ -56,7 +56,7 @@ def main():
             first.save(args.video, save_all=True, append_images=others, duration=60, loop=0)
             print(f"The film is in {args.video}")
     except Exception as error:  # gymnasium, h5py, Keras and Pillow raise a dozen kinds
-        sys.exit(f"error: {args.weights}: {' '.join(str(error).split())}")
+        sys.exit(f"error: {args.weights}: {' '.join(str(error).split())[:500]}")
     rewards = np.array(history.history["episode_reward"])
     print(f"Mean reward {rewards.mean():.1f}; {sum(rewards >= 200)} of {len(rewards)} reached 200")
 

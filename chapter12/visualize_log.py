@@ -24,7 +24,7 @@ def main():
     try:
         plot_logs(args.logs, args.output)
     except Exception as error:  # json, pandas and Matplotlib raise a dozen kinds
-        sys.exit(f"error: {args.logs[0]}: {' '.join(str(error).split())}")
+        sys.exit(f"error: {args.logs[0]}: {' '.join(str(error).split())[:500]}")
     print(f"The picture is in {args.output}")
 
 

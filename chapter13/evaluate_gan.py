@@ -140,7 +140,7 @@ def main():
         generators = {path.stem: keras.models.load_model(path, compile=False) for path in paths}
         classifier, accuracy = load_classifier(data, args.run_dir.parent, args.classifier_epochs)
     except Exception as error:  # NumPy, zlib, h5py and Keras raise a dozen kinds
-        sys.exit(f"error: {args.run_dir}: {' '.join(str(error).split())}")
+        sys.exit(f"error: {args.run_dir}: {' '.join(str(error).split())[:500]}")
     rng = np.random.default_rng(args.seed)
     number = min(NUMBER, len(data["test_X"]) // 2)
     # At random, since a set may be sorted by class.

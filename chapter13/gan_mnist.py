@@ -280,7 +280,7 @@ def main():
             gan = GAN(generator, discriminator, args.soft_labels, args.ema)
             gan.compile(keras.optimizers.Adam(learning_rate=0.0002, beta_1=0.5))
     except Exception as error:  # NumPy, zlib, h5py and Keras raise a dozen kinds
-        sys.exit(f"error: {args.data or 'MNIST'}: {' '.join(str(error).split())}")
+        sys.exit(f"error: {args.data or 'MNIST'}: {' '.join(str(error).split())[:500]}")
     gan.summary(expand_nested=True)
     images = tf.data.Dataset.from_tensor_slices(train_X).shuffle(len(train_X), args.seed + done)
     steps = len(train_X) // args.batch_size  # as in the book: each takes half a batch of images

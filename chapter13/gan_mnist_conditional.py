@@ -117,7 +117,7 @@ def main():
             gan = ConditionalGAN(generator, discriminator, ema=args.ema)
             gan.compile(keras.optimizers.Adam(learning_rate=0.0002, beta_1=0.5))
     except Exception as error:  # NumPy, zlib, h5py and Keras raise a dozen kinds
-        sys.exit(f"error: {args.data or 'MNIST'}: {' '.join(str(error).split())}")
+        sys.exit(f"error: {args.data or 'MNIST'}: {' '.join(str(error).split())[:500]}")
     rows = tf.data.Dataset.from_tensor_slices(((train_X, train_y),))
     steps = len(train_X) // args.batch_size
     gan.fit(

@@ -67,7 +67,7 @@ def main():
         else:
             make_grid(generate_images(generator, noise, labels)).save(args.output)
     except Exception as error:  # Keras, h5py and Pillow raise a dozen kinds
-        sys.exit(f"error: {args.run_dir}: {' '.join(str(error).split())}")
+        sys.exit(f"error: {args.run_dir}: {' '.join(str(error).split())[:500]}")
     print(f"The images are in {args.output}")
 
 
