@@ -133,12 +133,13 @@ def main():
     try:
         keras.utils.set_random_seed(args.seed)
         data = load_data(args.data, args.drop_duplicates)
-        train_X, train_y, columns = data["train_X"], data["train_y"], data["columns"]
-        settings = {"script": "mlp_wine", "columns": columns, "batch_size": args.batch_size}
+        train_X, train_y = data["train_X"], data["train_y"]
+        what = {"columns": data["columns"], "drop_duplicates": args.drop_duplicates}
+        settings = {"script": "mlp_wine", **what, "batch_size": args.batch_size}
         settings |= {"seed": args.seed, "data": zlib.crc32(train_X.tobytes() + train_y.tobytes())}
         if args.evaluate:
-            if json.loads((args.run_dir / "settings.json").read_text())["columns"] != columns:
-                raise ValueError(f"{args.run_dir} was trained on other columns")
+            if not what.items() <= json.loads((args.run_dir / "settings.json").read_text()).items():
+                raise ValueError(f"{args.run_dir}: other columns, or not the same duplicates")
             return report(keras.models.load_model(args.run_dir / "model.keras"), data)
         model, done = open_run(args.run_dir, settings, train_X, train_y)
         model = model or build_network(train_X, train_y)

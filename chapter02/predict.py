@@ -39,7 +39,7 @@ def main():
     try:
         wines = predict_alcohol(args.run_dir, args.wines)
         if args.output:
-            wines.to_csv(args.output, index=False)
+            wines.to_csv(args.output, index=False, mode="x")  # x: nothing is overwritten
     except Exception as error:  # pandas, zlib, h5py and Keras raise a dozen kinds
         sys.exit(f"error: {args.wines}: {' '.join(str(error).split())[:500]}")
     print(wines.filter(["alcohol", "predicted alcohol"]))

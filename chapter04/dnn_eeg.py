@@ -67,7 +67,9 @@ def load_data(source=None, label=None, group_by_recording=False, split=0):
         raise ValueError("it has no numbers, or an empty or huge cell")
     groups = np.arange(len(y))
     if group_by_recording:
-        groups = ids.str.extract(r"^X\d+\.(.+)$", expand=False).to_numpy("str")
+        groups = ids.str.extract(r"^X\d+\.(.+)$", expand=False)
+        if groups.isna().any():
+            raise ValueError("an id is not like X7.F003, second 7 of recording F003")
     units = pd.Series(y).groupby(groups).max()
     if units.value_counts().min() < 10:
         raise ValueError("it takes ten rows of each class, or ten recordings (X7.F003: of F003)")
@@ -246,7 +248,7 @@ def main():
         class_weight={0: 1, 1: 1 / train_y.mean() - 1} if args.balanced else None,
         shuffle=False,  # the rows are, anew in each epoch
     )
-    history = pd.read_csv(args.run_dir / "history.csv", index_col="epoch")
+    history = pd.read_csv(args.run_dir / "history.csv", index_col="epoch").rename(lambda n: n + 1)
     history.plot(subplots=[(x, f"val_{x}") for x in ("loss", "accuracy", "roc_auc")], grid=True)
     plt.savefig(args.run_dir / "learning_curves.png")
     metrics = settings | report(keras.models.load_model(best), data, args.run_dir)

@@ -36,7 +36,8 @@ def main():
         if not np.isfinite(X).all():
             raise ValueError("a cell is not a number")
         p = keras.models.load_model(args.run_dir / "model.keras").predict(X, verbose=0)[:, 0]
-        point = args.operating_point or trained["operating_point"]
+        point = args.operating_point
+        point = trained["operating_point"] if point is None else point
         table["probability"] = p
         table["class"] = np.where(p >= point, *reversed(trained["class_names"]))
         if args.output:

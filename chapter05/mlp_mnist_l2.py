@@ -65,10 +65,10 @@ def build_network(input_features=784, num_classes=10, l2=0.01, weight_decay=None
     """The network of mlp_mnist.py, compiled, its weights kept small in one of two ways.
 
     `l2`: the loss grows by l2 times the hidden layers' squared weights (the book's lambda / 2n).
-    `weight_decay`: AdamW shrinks every weight by learning rate * weight_decay in each step, apart
-    from the gradient, which Adam rescales (Loshchilov and Hutter, 2019).
+    `weight_decay`, instead: AdamW shrinks every weight by learning rate * weight_decay in each
+    step, apart from the gradient, which Adam rescales (Loshchilov and Hutter, 2019).
     """
-    penalty = keras.regularizers.L2(l2) if l2 else None
+    penalty = keras.regularizers.L2(l2) if l2 and not weight_decay else None
     inputs = keras.Input(shape=(input_features,), name="input")
     x = layers.Rescaling(1 / 255, name="rescale")(inputs)
     x = layers.Dense(512, activation="relu", kernel_regularizer=penalty, name="hidden1")(x)

@@ -53,11 +53,12 @@ def plot_searches(searches, path):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("searches", type=Path, nargs="+", help="run folders, or .jsonl files")
-    parser.add_argument("--output", type=Path, default="comparison.png", help="the picture")
+    parser.add_argument("--output", type=Path, default="runs/comparison.png", help="the picture")
     args = parser.parse_args()
     try:
         searches = [read_search(path) for path in args.searches]
         budget, best = compare(searches)
+        args.output.parent.mkdir(parents=True, exist_ok=True)
         plot_searches(searches, args.output)
     except Exception as error:  # pandas raises a dozen kinds
         sys.exit(f"error: {args.searches[0]} …: {' '.join(str(error).split())[:500]}")

@@ -4,7 +4,8 @@ Book: chapter 6, "Hyperband".
 
     python chapter06/hyperband_mnist.py                 # the real set, R = 81: many hours on a CPU
     python chapter06/hyperband_mnist.py --data sample --max-iter 9            # a few minutes
-    python chapter06/hyperband_mnist.py --train-images 1000 --max-iter 27     # part of the digits
+    python chapter06/hyperband_mnist.py --train-images 1000 --max-iter 27 \\
+        --run-dir runs/hyperband_1000                   # part of the digits
     python chapter06/hyperband_mnist.py --train-images 1000 --max-iter 27 --random-search 14 \\
         --run-dir runs/random_search                    # the same space at about the same cost
 """
@@ -83,7 +84,7 @@ def get_params(rng):
 
 
 def try_params(data, num_iters, hyperparameters, trial):
-    """Train a configuration up to `num_iters` epochs; its validation loss, and the lowest yet."""
+    """Train a configuration up to `num_iters` epochs; its validation loss and their lowest."""
     batch_size = hyperparameters.pop("batch_size")
     keras.utils.clear_session()  # dozens of networks would fill the memory
     keras.utils.set_random_seed(trial.seed)
@@ -109,9 +110,13 @@ def try_params(data, num_iters, hyperparameters, trial):
 
 def refit(data, winner, seed, path):
     """Train the winner anew, on the validation digits as well, and save the network."""
-    both = {f"train_{n}": np.concatenate([data[f"train_{n}"], data[f"val_{n}"]]) for n in "Xy"}
     trial = Trial(seed, epochs_done=0, start=None, save_to=path)
-    try_params(data | both, winner["epochs"], dict(winner["params"]), trial)
+    try_params(data | join(data), winner["epochs"], dict(winner["params"]), trial)
+
+
+def join(data):
+    """The training and the validation digits as one training set."""
+    return {f"train_{n}": np.concatenate([data[f"train_{n}"], data[f"val_{n}"]]) for n in "Xy"}
 
 
 def plot_search(table, path):
@@ -136,9 +141,10 @@ def plot_search(table, path):
 
 
 def fit_baseline(data):
-    """Test accuracy of logistic regression on pixels, the simplest model that could work."""
-    train, test = (data[f"{part}_X"] / np.float32(255) for part in ("train", "test"))
-    return LogisticRegression(tol=0.001).fit(train, data["train_y"]).score(test, data["test_y"])
+    """Test accuracy of logistic regression on pixels, trained on what the winner was."""
+    X, y = join(data).values()
+    model = LogisticRegression(tol=0.001).fit(X / np.float32(255), y)
+    return model.score(data["test_X"] / np.float32(255), data["test_y"])
 
 
 def report(model, data, results, run_dir):

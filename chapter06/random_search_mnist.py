@@ -30,7 +30,7 @@ SAMPLE = Path(__file__).resolve().parent.parent / "data" / "samples" / "mnist.np
 
 
 def load_data(source=None):
-    """Digits and their labels; 5,000 of the training digits become the validation set.
+    """Digits and their labels; 5,000 of the training digits are kept out, as in chapter 5.
 
     `source` is None for MNIST (LeCun, Cortes and Burges), "sample", or an .npz file with Keras's
     keys x_train, y_train, x_test, y_test.

@@ -71,7 +71,6 @@ def build_network(num_gpu=1, input_shape=(32, 32, 3), num_classes=10):
         x = layers.Conv2D(32, kernel_size=(3, 3), activation="relu", name="conv_2")(x)
         x = layers.BatchNormalization(momentum=0.9, name="batch_norm_2")(x)
         x = layers.MaxPooling2D(pool_size=(2, 2), name="pool_2")(x)
-
         x = layers.Flatten(name="flatten")(x)
         x = layers.Dense(512, activation="relu", name="fc1")(x)
         x = layers.Dropout(0.2, name="dropout1")(x)
@@ -93,8 +92,9 @@ def share_batches(num_gpu):
     """The scope of a network whose batches `num_gpu` GPUs share (the book: multi_gpu_model)."""
     if num_gpu == 1:
         return tf.distribute.get_strategy().scope()  # nothing is shared
-    if keras.backend.backend() != "tensorflow":
-        raise ValueError("--num-gpus needs the TensorFlow backend")
+    gpus = len(tf.config.list_physical_devices("GPU"))
+    if keras.backend.backend() != "tensorflow" or not 1 < num_gpu <= gpus:
+        raise ValueError(f"--num-gpus {num_gpu} needs TensorFlow, and so many GPUs; it has {gpus}")
     return tf.distribute.MirroredStrategy([f"GPU:{i}" for i in range(num_gpu)]).scope()
 
 
@@ -207,7 +207,7 @@ def main():
         callbacks=create_callbacks(model, args.run_dir),
         shuffle=False,  # the rows are, anew in each epoch
     )
-    history = pd.read_csv(args.run_dir / "history.csv", index_col="epoch")
+    history = pd.read_csv(args.run_dir / "history.csv", index_col="epoch").rename(lambda n: n + 1)
     history.plot(subplots=[("loss", "val_loss"), ("accuracy", "val_accuracy")], grid=True)
     plt.savefig(args.run_dir / "learning_curves.png")
     metrics = settings | report(keras.models.load_model(best), data, args.run_dir)

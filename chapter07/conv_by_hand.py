@@ -149,7 +149,7 @@ def draw_network(model, image, run_dir):
 def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", type=Path, help="a trained network (default: cnn_cifar10.py's)")
-    parser.add_argument("--data", default=SAMPLE, help="an .npz, for its first test image")
+    parser.add_argument("--data", default=SAMPLE, help="an .npz file, for its first test image")
     parser.add_argument("--run-dir", type=Path, default="runs/conv_by_hand", help="for pictures")
     return parser.parse_args()
 

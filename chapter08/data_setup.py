@@ -136,7 +136,7 @@ def set_up(source, output, classes=CLASSES, seed=1):
         (new / place).parent.mkdir(parents=True, exist_ok=True)
         content = photos[name]()
         with Image.open(io.BytesIO(content)) as image:
-            plain = b"JFIF" in content[:12] and image.mode in ("L", "RGB")
+            plain = image.format == "JPEG" and image.mode in ("L", "RGB")
             plain = plain and image.getexif().get(0x0112, 1) == 1  # as the camera was held
         if plain:
             (new / place).write_bytes(content)

@@ -45,6 +45,7 @@ def main():
     args = parser.parse_args()
     fig, axes = plt.subplots(2, len(args.photos), squeeze=False, layout="constrained")
     fig.set_size_inches(2.5 * len(args.photos), 5)
+    photo = args.run_dir
     try:
         names = json.loads((args.run_dir / "settings.json").read_text())["class_names"]
         model = keras.models.load_model(args.run_dir / "model.keras")
@@ -61,7 +62,7 @@ def main():
         output = args.output or args.run_dir / "grad_cam.png"
         fig.savefig(output)
     except Exception as error:  # Pillow, h5py and Keras raise a dozen kinds
-        sys.exit(f"error: {args.run_dir}: {' '.join(str(error).split())[:500]}")
+        sys.exit(f"error: {photo}: {' '.join(str(error).split())[:500]}")
     print(f"The picture is {output}")
 
 

@@ -90,9 +90,10 @@ def main():
                 X, y = (np.concatenate([file[f"train_{a}"], file[f"val_{a}"]]) for a in "Xy")
             if len(y) * (1 - 1 / args.folds) <= SMALLEST or args.steps < 1:
                 raise ValueError(f"--folds and --steps must fit the {len(y)} of {run_dir}")
-            runs[run_dir.name] = X, y
-        keras.utils.set_random_seed(args.seed)
-        args.output.mkdir(parents=True)
+            runs[str(run_dir)] = X, y
+        args.output.mkdir(parents=True, exist_ok=True)
+        if (args.output / "metrics.json").exists():
+            raise ValueError(f"{args.output} has results; give another --output")
     except Exception as error:  # NumPy and zipfile raise a dozen kinds
         sys.exit(f"error: {' '.join(str(error).split())[:500]}")
     tables, lines = [], {}

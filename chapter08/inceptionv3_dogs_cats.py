@@ -4,7 +4,7 @@ Book: chapter 8, "Transfer learning in Keras".
 
     python chapter08/data_setup.py                # once: sorts the photographs into folders
     python chapter08/inceptionv3_dogs_cats.py     # the book's backbone, fetched once (88 MB)
-    python chapter08/inceptionv3_dogs_cats.py --backbone mobilenet    # 2 MB, for a laptop
+    python chapter08/inceptionv3_dogs_cats.py --backbone mobilenet --run-dir runs/mobilenet  # 2 MB
     python chapter08/inceptionv3_dogs_cats.py --data sample --weights none    # needs no network
 
 Stage 1, feature extraction: the pretrained network, the backbone, is frozen, and two new layers on
@@ -310,7 +310,7 @@ def main():
     except Exception as error:  # TensorFlow, h5py, Keras and urllib raise a dozen kinds
         sys.exit(f"error: {args.data or PHOTOS}: {' '.join(str(error).split())[:500]}")
     train(model, data, args, done)
-    history = pd.read_csv(args.run_dir / "history.csv", index_col="epoch")
+    history = pd.read_csv(args.run_dir / "history.csv", index_col="epoch").rename(lambda n: n + 1)
     history.plot(subplots=[("loss", "val_loss"), ("accuracy", "val_accuracy")], grid=True)
     plt.savefig(args.run_dir / "learning_curves.png")
     metrics = settings | report(data, args.run_dir)

@@ -203,11 +203,11 @@ def main():
         callbacks=create_callbacks(model, args.run_dir),
         shuffle=False,  # the windows are, anew in each epoch
     )
-    history = pd.read_csv(args.run_dir / "history.csv", index_col="epoch")
+    history = pd.read_csv(args.run_dir / "history.csv", index_col="epoch").rename(lambda n: n + 1)
     axes = history.plot(subplots=True, grid=True, ylabel="dollars squared")
     axes[0].figure.savefig(args.run_dir / "learning_curves.png")
     best = keras.models.load_model(args.run_dir / "model.keras")
-    metrics = settings | report(best, data, args.run_dir)
+    metrics = settings | {"test_dates": args.test_dates} | report(best, data, args.run_dir)
     metrics |= {"epochs": len(history), "best_epoch": int(history["val_loss"].argmin()) + 1}
     (args.run_dir / "metrics.json").write_text(json.dumps(metrics, indent=2))
     print(f"Model, metrics, forecasts and a picture are in {args.run_dir}")

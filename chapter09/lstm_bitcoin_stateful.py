@@ -156,6 +156,7 @@ def main():
     losses = pd.read_csv(args.run_dir / "history.csv")["val_loss"]
     metrics = settings | report(keras.models.load_model(best), data, args.run_dir, forecast)
     metrics |= {"epochs": len(losses), "best_epoch": int(losses.argmin()) + 1}
+    metrics["test_dates"] = args.test_dates
     (args.run_dir / "metrics.json").write_text(json.dumps(metrics, indent=2))
 
 

@@ -105,6 +105,8 @@ def parse_arguments():
     args = parser.parse_args()
     if min(args.ngrams, args.epochs, args.vocab_size - 2) < 1 or not 0 <= args.seed < 2**32:
         parser.error("--ngrams and --epochs begin at 1, --vocab-size at 3, --seed at 0")
+    if args.strip_quotes and args.set == "imdb":
+        parser.error("--strip-quotes is for newsgroups")
     suffix = f"_{Path(args.data).stem}" if args.data else ""
     args.run_dir = args.run_dir or Path("runs", f"average_{args.set}{suffix}")
     return args
@@ -122,7 +124,9 @@ def main():
         for part in ("train_X", "val_X", "test_X") if args.strip_quotes else ():
             data[part] = np.array([strip_quotes(text) for text in data[part]], dtype=object)
         model = build_network(data["train_X"], len(data["class_names"]), **size)
-        args.run_dir.mkdir(parents=True)
+        args.run_dir.mkdir(parents=True, exist_ok=True)
+        if (args.run_dir / "model.keras").exists():
+            raise ValueError(f"{args.run_dir} has a model; give another --run-dir")
     except Exception as error:  # tarfile, zlib and Keras raise a dozen kinds
         sys.exit(f"error: {args.data or args.set}: {' '.join(str(error).split())[:500]}")
     patience = keras.callbacks.EarlyStopping("val_accuracy", patience=2, restore_best_weights=True)

@@ -207,7 +207,7 @@ def main():
         callbacks=create_callbacks(model, args.run_dir),
         shuffle=False,  # the batches are, anew in each epoch
     )
-    history = pd.read_csv(args.run_dir / "history.csv", index_col="epoch")
+    history = pd.read_csv(args.run_dir / "history.csv", index_col="epoch").rename(lambda n: n + 1)
     history.plot(subplots=[("loss", "val_loss"), ("accuracy", "val_accuracy")], grid=True)
     plt.savefig(args.run_dir / "learning_curves.png")
     metrics = settings | report(keras.models.load_model(args.run_dir / "model.keras"), data)

@@ -245,7 +245,7 @@ def main():
         train_X, train_y, names = data["train_X"], data["train_y"], data["class_names"]
         settings = {"script": "cnn_newsgroups_glove", "class_names": names, "seed": args.seed}
         checksum = zlib.crc32("\0".join(train_X).encode() + train_y.tobytes())
-        settings |= {"data": checksum, "vectors": args.vectors.name}
+        settings |= {"data": checksum, "vectors": str(args.vectors)}
         settings |= {name: getattr(args, name) for name in ("batch_size", "fine_tune", "dropout")}
         if args.evaluate:
             if json.loads((args.run_dir / "settings.json").read_text())["class_names"] != names:

@@ -1,6 +1,6 @@
 """The same translation by a transformer, in pieces of words: nothing in it is recurrent.
 
-The book's chapter 11 ends with two things left to do: attention, and words instead of characters.
+The book's chapter 11 leaves two things undone: attention, and words instead of characters.
 
     python chapter11/train_transformer_seq2seq.py                   # the first 50,000 pairs
     python chapter11/train_transformer_seq2seq.py --data sample     # a stand-in, needs no network
@@ -276,7 +276,7 @@ def main():
         callbacks=create_callbacks(model, args.run_dir),
         shuffle=False,  # the batches are, anew in each epoch
     )
-    history = pd.read_csv(args.run_dir / "history.csv", index_col="epoch")
+    history = pd.read_csv(args.run_dir / "history.csv", index_col="epoch").rename(lambda n: n + 1)
     history.plot(subplots=[("loss", "val_loss"), ("accuracy", "val_accuracy")], grid=True)
     plt.savefig(args.run_dir / "learning_curves.png")
     metrics = settings | report(keras.models.load_model(best), data)

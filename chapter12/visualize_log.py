@@ -19,8 +19,9 @@ from rl.logs import plot_logs
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("logs", nargs="+", type=Path, help="log.json of one or several runs")
-    parser.add_argument("--output", type=Path, default=Path("rewards.png"), help="a picture")
+    parser.add_argument("--output", type=Path, help="default: comparison.png beside the first")
     args = parser.parse_args()
+    args.output = args.output or args.logs[0].with_name("comparison.png")
     try:
         plot_logs(args.logs, args.output)
     except Exception as error:  # json, pandas and Matplotlib raise a dozen kinds

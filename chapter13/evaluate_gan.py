@@ -8,7 +8,8 @@ Book: chapter 13, "Model evaluation", which shows images and leaves the judgemen
 How sure is it of what it sees? How many of the classes are there? How far are its features of made
 images from those of real ones (Fréchet distance; 0: same mean and covariance)? All this for each
 generator that the run has kept. The same figures of real images are the best that can be reached;
-all figures are worth what the classifier is, so its accuracy is given, too.
+all figures are worth what the classifier is, so its accuracy is given, too. Needs generate.py
+beside it.
 """
 
 import argparse
@@ -66,7 +67,7 @@ def build_network(train_X, num_classes):
 def load_classifier(data, folder, epochs):
     """The classifier of these images in `folder`, trained if there is none; and its accuracy."""
     checksum = zlib.crc32(data["train_X"].tobytes() + data["train_y"].tobytes())
-    path = folder / f"classifier_{checksum}.keras"  # never one of other images
+    path = folder / f"classifier_{checksum}_{epochs}.keras"  # never one of other images
     if path.exists():
         model = keras.models.load_model(path)
     else:
@@ -126,7 +127,10 @@ def parse_arguments():
     parser.add_argument("--data", metavar="SOURCE", help="that of the training")
     parser.add_argument("--classifier-epochs", type=int, default=3, help="default: 3")
     parser.add_argument("--seed", type=int, default=0, help="of noise and choice; default: 0")
-    return parser.parse_args()
+    args = parser.parse_args()
+    if args.classifier_epochs < 1 or not 0 <= args.seed < 2**32:
+        parser.error("--classifier-epochs begins at 1, --seed at 0")
+    return args
 
 
 def main():
@@ -137,6 +141,8 @@ def main():
         if zlib.crc32(data["train_X"].tobytes()) != settings["data"]:
             raise ValueError("it was trained on other images; give --data")
         paths = sorted((args.run_dir / "moments").glob("*.keras"))
+        if not paths:
+            raise ValueError("it has no generator yet")
         generators = {path.stem: keras.models.load_model(path, compile=False) for path in paths}
         classifier, accuracy = load_classifier(data, args.run_dir.parent, args.classifier_epochs)
     except Exception as error:  # NumPy, zlib, h5py and Keras raise a dozen kinds

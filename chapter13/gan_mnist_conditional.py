@@ -106,6 +106,7 @@ def main():
         keras.utils.set_random_seed(args.seed)
         train_X, train_y = load_data(args.data).values()
         settings = {"script": "gan_mnist_conditional", "data": zlib.crc32(train_X.tobytes())}
+        settings["labels"] = zlib.crc32(train_y.tobytes())
         for name in ("batch_size", "ema", "seed"):
             settings[name] = getattr(args, name)
         if len(train_X) < args.batch_size:

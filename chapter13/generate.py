@@ -58,6 +58,10 @@ def main():
         generator = keras.models.load_model(args.run_dir / "generator.keras", compile=False)
         labels = np.array([int(digit) for digit in args.order]) if args.order else None
         count = len(args.order) or args.count
+        if (labels is None) == (len(generator.inputs) == 2):
+            raise ValueError("a conditional generator, and it alone, needs --order")
+        if args.walk and count < 2:
+            raise ValueError("a walk needs two images or more")
         noise = np.random.default_rng(args.seed).normal(size=(count, 100)).astype("float32")
         if args.walk:
             labels = labels.repeat(12) if args.order else None

@@ -9,8 +9,8 @@ which of them a generator makes: its points near a heap count for it. "Mode coll
 are near heaps, but of no more than four. "Off the data": most are not even near.
 
 First the learning rates: trainings that differ in nothing else. Then the loss: a discriminator that
-is far ahead of its generator leaves no gradient of log(1 - D), the loss that saturates; -log D,
-which is the book's (label 1 for made images), has its largest one there.
+is far ahead of its generator sends a tenth of the gradient through log(1 - D), the loss that
+saturates, of what it sends through -log D, the book's (label 1 for made images).
 """
 
 import argparse
@@ -159,12 +159,14 @@ def main():
     parser.add_argument("--seed", type=int, default=1, help="default: 1")
     parser.add_argument("--run-dir", type=Path, default="runs/how_gans_fail", help="a new folder")
     args = parser.parse_args()
+    if args.steps < 1 or not 0 <= args.seed < 2**32:
+        parser.error("--steps begins at 1, --seed at 0")
     try:
         if keras.backend.backend() != "tensorflow":
             raise ValueError("needs the TensorFlow backend: unset KERAS_BACKEND")
         args.run_dir.mkdir(parents=True)
     except (OSError, ValueError) as error:
-        sys.exit(f"error: {args.run_dir}: {error}")
+        sys.exit(f"error: {args.run_dir}: {error}; give another --run-dir")
     points = load_data()
     noise = np.random.default_rng(0).normal(size=(1000, 100)).astype("float32")
     usual = (points, noise, args.steps, args.seed, args.run_dir)

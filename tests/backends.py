@@ -69,7 +69,7 @@ chapter08/inceptionv3_dogs_cats.py --data sample --backbone mobilenet --weights 
 chapter08/how_much_data.py runs/cats --folds 2 --steps 20
 chapter08/classify_photo.py data/sorted/val/cat/cat.9.jpg --run-dir runs/cats
 chapter08/grad_cam.py data/sorted/val/cat/cat.9.jpg --run-dir runs/cats
-chapter09/rnn_from_scratch.py --steps 2
+chapter09/rnn_from_scratch.py
 chapter09/lstm_bitcoin.py --data sample --epochs 1
 chapter09/predict_and_graph.py --data sample --run-dir runs/lstm_bitcoin_sample
 chapter09/baselines.py --data sample --run-dirs runs/lstm_bitcoin_sample
