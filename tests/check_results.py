@@ -161,6 +161,9 @@ ROWS = [
     (13, "with spectral normalization", "–", seeds("gan_mnist_spectral", "1_evaluation"),
      ("Fréchet distance", "last.frechet", 1), ("real against real", "frechet_floor", 1),
      "--spectral-norm"),
+    (13, "digits to order", "named as a next step",
+     seeds("gan_mnist_conditional", "1_evaluation"), ("Fréchet distance", "last.frechet", 1),
+     ("real against real", "frechet_floor", 1), ""),
     (13, "CIFAR-10", "birds, fish, at very low resolution", seeds("gan_cifar10", "1_evaluation"),
      ("Fréchet distance", "last.frechet", 1), ("real against real", "frechet_floor", 1), ""),
 ]  # fmt: skip
@@ -172,13 +175,13 @@ figure from a `metrics.json` (chapter 13: `evaluation.json`) in the chapter's `r
 (`python tests/check_results.py` compares them). Several seeds are mean ± standard deviation.
 
 All runs: CPU, 2 cores, most of them busy with other trainings as well, so the seconds are upper
-bounds; Python 3.11, Keras 3.15, TensorFlow 2.21. Chapter 13's GANs were trained on a GPU, with JAX;
-the last table has more of that. Where a result falls short of the book or of its baseline, the
-second table says why. The commands read the real data that `python data/fetch.py` brings. `--seed`
-is the script's own (1; in chapter 1 it is 0), then 2, 3 and so on; runs of one script with other
-options or seeds each need a `--run-dir` of their own. BLEU is what infer_char_seq2seq.py says of a
-run afterwards, a Fréchet distance what evaluate_gan.py does. "–" in the baseline column means that
-the row before or after, or the chapter's README, has it.
+bounds; Python 3.11, Keras 3.15, TensorFlow 2.21. Chapter 13's GANs, but for the one that takes
+orders, were trained on a GPU, with JAX; the last table has more of that. Where a result falls short
+of the book or of its baseline, the second table says why. The commands read the real data that
+`python data/fetch.py` brings. `--seed` is the script's own (1; in chapter 1 it is 0), then 2, 3 and
+so on; runs of one script with other options or seeds each need a `--run-dir` of their own. BLEU is
+what infer_char_seq2seq.py says of a run afterwards, a Fréchet distance what evaluate_gan.py does.
+"–" in the baseline column means that the row before or after, or the chapter's README, has it.
 
 | Chapter | Example | The book | Here | Simple baseline | Epochs | s / epoch | Runs | Command |
 |---|---|---|--:|--:|--:|--:|---|---|

@@ -113,6 +113,8 @@ def test_known_wines_flatter_the_trees(trained, run_script, tmp_path):
     mae, more, error = pd.DataFrame(lines[2::3])[[1, 4, 6]].astype(float).to_numpy().T
     np.testing.assert_allclose(mae - trees, more, atol=0.0016)
     assert more[1] > 3 * error[1] and abs(more[2]) < 3 * error[2]
+    leak = run_script(MLP, "--evaluate", "--drop-duplicates", "--run-dir", trained[MLP])
+    assert leak.returncode == 1 and "duplicates" in leak.stderr.splitlines()[-1]
     other = run_script(KNOWN, "--data", "sample", "--run-dirs", trained[MLP], cwd=tmp_path)
     assert other.returncode == 1 and "other wines" in other.stderr.splitlines()[-1]
 
@@ -131,6 +133,8 @@ def test_prediction_equals_the_model(trained, run_script, tmp_path):
     model = keras.models.load_model(trained[MLP] / "model.keras")
     expected = model.predict(wines[columns].to_numpy("float32"), verbose=0)[:, 0]
     np.testing.assert_allclose(predicted["predicted alcohol"], expected, atol=0.001)
+    again = run_script(PREDICT, *options, trained[MLP], cwd=tmp_path)
+    assert again.returncode == 1 and "File exists" in again.stderr.splitlines()[-1]
     without = run_script(PREDICT, *options, tmp_path, cwd=tmp_path)
     assert without.returncode == 1 and "settings.json" in without.stderr.splitlines()[-1]
     for cell, word in ((None, "pH"), ("sour", "sour"), ("", "not a number")):

@@ -83,7 +83,7 @@ def test_own_tables_with_other_columns_and_labels(tmp_path, classes, positive):
 def test_tables_that_are_refused(tmp_path):
     y = np.arange(100) % 2
     for answers, options, words in (
-        (y, {"group_by_recording": True}, "ten recordings"),
+        (y, {"group_by_recording": True}, "an id is not like X7.F003"),
         (y, {"label": "ill"}, "no column ill"),
         (["a", None] * 50, {}, "a class in each row"),
     ):
@@ -212,6 +212,8 @@ def test_predict_classifies_rows_as_they_come(trained, tmp_path):
     point = json.loads((trained / "metrics.json").read_text())["operating_point"]
     assert out["class"].tolist() == np.where(p >= point, "1", "not 1").tolist()
     assert 0 < (p >= point).sum() < 40
+    run_main(*usual, "--operating-point", 0, "--output", tmp_path / "all.csv")
+    assert set(pd.read_csv(tmp_path / "all.csv")["class"].astype(str)) == {"1"}
     with pytest.raises(SystemExit, match="^error: .*File exists"):
         run_main(*usual, "--output", tmp_path / "out.csv")
     table.drop(columns="X7").to_csv(tmp_path / "new.csv", index=False)

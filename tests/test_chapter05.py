@@ -78,6 +78,8 @@ def test_networks_and_5000_digits_for_validation_are_the_books(script, monkeypat
 def test_adam_rescales_a_penalty_and_not_a_decay(l2):
     """One step on black pixels, where nothing else has a gradient in hidden1."""
     model = load_script(L2).build_network(5, l2=l2, weight_decay=None if l2 else 0.1)
+    both = load_script(L2).build_network(5, weight_decay=0.1)
+    assert both.get_layer("hidden1").kernel_regularizer is None
     model.run_eagerly = True  # XLA takes longer than the step
     kernels = [model.get_layer(f"hidden{i}").get_weights()[0] for i in (1, 2, 3)]
     X, y, penalty = np.zeros((8, 5)), np.arange(8), l2 * sum((w**2).sum() for w in kernels)

@@ -202,6 +202,10 @@ def test_survivors_keep_their_optimizer_and_the_winner_gets_all_digits(tmp_path)
     mnist.refit(data, {"epochs": 2, "params": params}, 1, winner)
     models = map(keras.models.load_model, (first, second, winner))
     assert [int(model.optimizer.iterations) for model in models] == [4, 3 * 4, 2 * 5]
+    # The baseline has the same digits as the winner: here validation alone shows what a 1 is.
+    X[20:24], y[20:] = 255, [1, 1, 1, 1, 0]
+    data |= {"train_y": np.zeros(20, int), "test_X": X[20:], "test_y": y[20:]}
+    assert mnist.fit_baseline(data) == 1
 
 
 def test_random_search_draws_and_splits_as_scikit_learn_does(monkeypatch, tmp_path):

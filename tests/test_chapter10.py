@@ -40,7 +40,7 @@ def run_main(monkeypatch, capsys, tmp_path):
         (vectorize, ["--data", "."], "train/{neg,pos}"),
         (words, ["--data", "sample", "--words", "cat", "qqq"], "no vectors for qqq"),
         (word2vec, ["--data", "sample", "--output", "here.txt"], "here.txt exists"),
-        (average, ["newsgroups", "--data", "sample", "--run-dir", "."], "File exists"),
+        (average, ["newsgroups", "--data", "sample", "--run-dir", "."], "has a model"),
         (average, ["imdb"], "needs the TensorFlow backend"),
     ],
 )
@@ -48,6 +48,7 @@ def test_what_cannot_be_done_is_said_in_a_line(script, arguments, message, run_m
     if "backend" in message:
         monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
     Path("here.txt").touch()
+    Path("model.keras").touch()
     with pytest.raises(SystemExit, match=rf"\Aerror: .*{message}.*\Z"):
         run_main(script, *arguments)
 

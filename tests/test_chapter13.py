@@ -206,6 +206,13 @@ def test_a_run_is_judged_by_a_classifier_of_its_images(monkeypatch, capsys, tmp_
         run_main(generate, "--count", 2, *options)
         with Image.open(run_dir / name) as picture:
             assert getattr(picture, "n_frames", 1) == frames
+    for options in (["--count", 1, "--walk"], ["--order", 2018]):
+        with pytest.raises(SystemExit, match="error: .*(two images|conditional)"):
+            run_main(generate, *options)
+    for path in (run_dir / "moments").iterdir():
+        path.unlink()
+    with pytest.raises(SystemExit, match="no generator yet"):
+        judge(1)
 
 
 def test_failures_have_names():
