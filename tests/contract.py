@@ -37,12 +37,12 @@ EPOCHS = 4  # of the runs below
 
 # script: its kind of data, lines at most, the figure that chooses the best epoch
 TRAINERS = {
-    "chapter02/mlp_wine.py": (WINE, 165, "val_loss"),
-    "chapter02/dnn_wine.py": (WINE, 170, "val_loss"),
+    "chapter02/mlp_wine.py": (WINE, 170, "val_loss"),
+    "chapter02/dnn_wine.py": (WINE, 171, "val_loss"),
     "chapter03/mlp_wine_tensorboard.py": (WINE, 165, "val_loss"),
     "chapter03/dnn_wine_tensorboard.py": (WINE, 170, "val_loss"),
     "chapter03/dnn_wine_broken.py": (WINE, 170, "val_loss"),
-    "chapter04/dnn_eeg.py": (EEG, 260, "val_roc_auc"),
+    "chapter04/dnn_eeg.py": (EEG, 262, "val_roc_auc"),
     "chapter05/mlp_mnist.py": (DIGITS, 220, "val_accuracy"),
     "chapter05/mlp_mnist_dropout.py": (DIGITS, 210, "val_accuracy"),
     "chapter05/mlp_mnist_l2.py": (DIGITS, 215, "val_accuracy"),
@@ -62,7 +62,7 @@ TRAINERS = {
 # script: lines at most, options of a small search, its evaluations
 SEARCHES = {
     "chapter06/random_search_mnist.py": (210, ["--n-iter", 3, "--cv", 2, "--epochs", 8], 6),
-    "chapter06/hyperband_mnist.py": (205, ["--max-iter", 3], 6),
+    "chapter06/hyperband_mnist.py": (210, ["--max-iter", 3], 6),
 }
 # Agents train by steps, and what they learn from is an environment. script: options of a short run
 AGENTS = {
