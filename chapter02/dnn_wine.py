@@ -1,9 +1,8 @@
 """Train the book's deep network: a white wine's alcohol from ten chemical measurements.
 
-Book: chapter 2, "Building a deep neural network in Keras". Three seeds, three minutes each:
-test MAE 0.185 ± 0.003 standard deviations (the book: 0.190; boosted trees: 0.143), once 0.207.
+Book: chapter 2, "Building a deep neural network in Keras". Test MAE 0.185 ± 0.003 (book: 0.190).
 
-    python chapter02/dnn_wine.py    # --drop-duplicates: the honest score; --data sample: a look
+    python chapter02/dnn_wine.py    # 3 minutes; --drop-duplicates: once each; --data sample: a look
 """
 
 import argparse

@@ -164,9 +164,11 @@ def main():
     try:
         if keras.backend.backend() != "tensorflow":
             raise ValueError("needs the TensorFlow backend: unset KERAS_BACKEND")
+        if args.run_dir.exists():
+            raise ValueError("it is there already; give another --run-dir")
         args.run_dir.mkdir(parents=True)
     except (OSError, ValueError) as error:
-        sys.exit(f"error: {args.run_dir}: {error}; give another --run-dir")
+        sys.exit(f"error: {args.run_dir}: {error}")
     points = load_data()
     noise = np.random.default_rng(0).normal(size=(1000, 100)).astype("float32")
     usual = (points, noise, args.steps, args.seed, args.run_dir)

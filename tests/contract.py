@@ -39,7 +39,7 @@ EPOCHS = 4  # of the runs below
 # script: its kind of data, lines at most, the figure that chooses the best epoch
 TRAINERS = {
     "chapter02/mlp_wine.py": (WINE, 170, "val_loss"),
-    "chapter02/dnn_wine.py": (WINE, 171, "val_loss"),
+    "chapter02/dnn_wine.py": (WINE, 170, "val_loss"),
     "chapter03/mlp_wine_tensorboard.py": (WINE, 165, "val_loss"),
     "chapter03/dnn_wine_tensorboard.py": (WINE, 170, "val_loss"),
     "chapter03/dnn_wine_broken.py": (WINE, 170, "val_loss"),
