@@ -92,8 +92,8 @@ def main():
                 raise ValueError(f"--folds and --steps must fit the {len(y)} of {run_dir}")
             runs[str(run_dir)] = X, y
         args.output.mkdir(parents=True, exist_ok=True)
-        if (args.output / "metrics.json").exists():
-            raise ValueError(f"{args.output} has results; give another --output")
+        if any(args.output.iterdir()):
+            raise ValueError(f"{args.output} holds files; give another --output")
     except Exception as error:  # NumPy and zipfile raise a dozen kinds
         sys.exit(f"error: {' '.join(str(error).split())[:500]}")
     tables, lines = [], {}

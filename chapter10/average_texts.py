@@ -125,8 +125,8 @@ def main():
             data[part] = np.array([strip_quotes(text) for text in data[part]], dtype=object)
         model = build_network(data["train_X"], len(data["class_names"]), **size)
         args.run_dir.mkdir(parents=True, exist_ok=True)
-        if (args.run_dir / "model.keras").exists():
-            raise ValueError(f"{args.run_dir} has a model; give another --run-dir")
+        if any(args.run_dir.iterdir()):
+            raise ValueError(f"{args.run_dir} holds files; give another --run-dir")
     except Exception as error:  # tarfile, zlib and Keras raise a dozen kinds
         sys.exit(f"error: {args.data or args.set}: {' '.join(str(error).split())[:500]}")
     patience = keras.callbacks.EarlyStopping("val_accuracy", patience=2, restore_best_weights=True)

@@ -704,6 +704,11 @@ def other_settings(script, folder):
         options += [["--ema", 0.99]]
     if script in KINDS:
         options += [["--data", write_data(folder / KINDS[script], seed=1)]]
+    if "conditional" in script:  # the same images under other labels
+        with np.load(write_data(folder / f"same {DIGITS}")) as arrays:
+            relabelled = dict(arrays) | {"y_train": arrays["y_train"][::-1]}
+        np.savez(folder / f"relabelled {DIGITS}", **relabelled)
+        options += [["--data", folder / f"relabelled {DIGITS}"]]
     return options
 
 

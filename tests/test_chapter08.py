@@ -278,6 +278,8 @@ def test_photographs_are_classified_and_explained(trained, tmp_path, capsys):
     assert f"skipped: {files[1]}" in err and f"skipped: {files[3]}" in err
     run_main("grad_cam", files[0], files[2], "--run-dir", trained)
     assert (trained / "grad_cam.png").exists()
+    with pytest.raises(SystemExit, match=f"^error: {files[1]}: "):
+        run_main("grad_cam", *files[:2], "--run-dir", trained)
     for name in ("classify_photo", "grad_cam"):
         with pytest.raises(SystemExit, match="^error: "):
             run_main(name, files[0], "--run-dir", tmp_path)
@@ -319,9 +321,16 @@ def test_more_photographs_make_better_heads(tmp_path, monkeypatch):
     usual = ["how_much_data", tmp_path, "--output", tmp_path / "out"]
     with pytest.raises(SystemExit, match="^error: --folds"):
         run_main(*usual, "--folds", 1)
+    (tmp_path / "out").mkdir()  # as an interrupted one leaves it
     run_main(*usual)
+    with pytest.raises(SystemExit, match="holds files"):
+        run_main(*usual)
     full = {train: val for train, val in calls if len(train) == 200}
     assert len(full) == 5 and len(calls) == 15 and set().union(*full.values()) == set(X[:250, 0])
     assert not any(train & val for train, val in calls)
     (line,) = json.loads((tmp_path / "out" / "metrics.json").read_text())["lines"].values()
     assert line == pytest.approx({"gain_per_doubling": 0.1, "std": 0, "r_squared": 1})
+    runs = [shutil.copytree(tmp_path, tmp_path.parent / name / "run") for name in ("a", "b")]
+    run_main("how_much_data", *runs, "--output", tmp_path / "both")
+    lines = json.loads((tmp_path / "both" / "metrics.json").read_text())["lines"]
+    assert list(lines) == list(map(str, runs))  # though both are called "run"

@@ -40,7 +40,7 @@ def run_main(monkeypatch, capsys, tmp_path):
         (vectorize, ["--data", "."], "train/{neg,pos}"),
         (words, ["--data", "sample", "--words", "cat", "qqq"], "no vectors for qqq"),
         (word2vec, ["--data", "sample", "--output", "here.txt"], "here.txt exists"),
-        (average, ["newsgroups", "--data", "sample", "--run-dir", "."], "has a model"),
+        (average, ["newsgroups", "--data", "sample", "--run-dir", "."], "holds files"),
         (average, ["imdb"], "needs the TensorFlow backend"),
     ],
 )
@@ -48,9 +48,14 @@ def test_what_cannot_be_done_is_said_in_a_line(script, arguments, message, run_m
     if "backend" in message:
         monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
     Path("here.txt").touch()
-    Path("model.keras").touch()
     with pytest.raises(SystemExit, match=rf"\Aerror: .*{message}.*\Z"):
         run_main(script, *arguments)
+
+
+def test_reviews_have_no_quotes_to_strip(run_main, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        run_main(average, "imdb", "--data", "sample", "--strip-quotes")
+    assert "for newsgroups" in capsys.readouterr().err
 
 
 def test_the_books_two_tables():
