@@ -4,6 +4,7 @@ Book: chapter 12, "Lunar Lander".
 
     python chapter12/dqn_lunar_lander.py                      # 300,000 steps
     python chapter12/dqn_lunar_lander.py --nb-steps 1000000   # goes on to the book's million
+    python chapter12/dqn_lunar_lander.py --units 256 256 --run-dir runs/wide    # a wider network
 
 Eight numbers say where the lander is, how fast, how tilted, and whether its legs touch; it can do
 nothing or fire one of three engines. A landing is worth more than 200 points, a crash costs 100: it
@@ -32,13 +33,12 @@ def make_env(render_mode=None):
     return gymnasium.make("LunarLander-v3", render_mode=render_mode)
 
 
-def build_model(state_size=8, num_actions=4):
+def build_model(state_size=8, num_actions=4, units=(64, 32, 16)):
     """The book's network: states (n, 1, state_size) to Q-values (n, num_actions)."""
     inputs = keras.Input(shape=(1, state_size), name="state")
     x = layers.Flatten(name="flatten")(inputs)
-    x = layers.Dense(64, activation="relu", name="fc1")(x)
-    x = layers.Dense(32, activation="relu", name="fc2")(x)
-    x = layers.Dense(16, activation="relu", name="fc3")(x)
+    for number, size in enumerate(units, start=1):
+        x = layers.Dense(size, activation="relu", name=f"fc{number}")(x)
     outputs = layers.Dense(num_actions, activation="linear", name="q_values")(x)
     return keras.Model(inputs=inputs, outputs=outputs, name="dqn_lunar_lander")
 
@@ -83,12 +83,15 @@ def report(best, env, seed):
 def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--nb-steps", type=int, default=300000, help="default: 300000")
+    parser.add_argument(
+        "--units", type=int, nargs="+", default=[64, 32, 16], help="default: 64 32 16, the book's"
+    )
     parser.add_argument("--seed", type=int, default=1, help="default: 1")
     parser.add_argument("--run-dir", type=Path, default="runs/dqn_lunar_lander", help="a folder")
     parser.add_argument("--evaluate", action="store_true", help="only test the saved network")
     args = parser.parse_args()
-    if args.nb_steps < 1 or not 0 <= args.seed < 2**31:
-        parser.error("--nb-steps begins at 1, --seed at 0")
+    if min(args.nb_steps, *args.units) < 1 or not 0 <= args.seed < 2**31:
+        parser.error("--nb-steps and --units begin at 1, --seed at 0")
     return args
 
 
@@ -97,14 +100,14 @@ def main():
     run_dir, best = args.run_dir, args.run_dir / "model.keras"
     try:
         env, trials = make_env(), make_env()
-        settings = {"script": "dqn_lunar_lander", "seed": args.seed}
+        settings = {"script": "dqn_lunar_lander", "units": args.units, "seed": args.seed}
         if args.evaluate:
             return report(best, env, args.seed + 10000)
         model, step, episode = open_run(run_dir, settings)
         # New random numbers in a run that goes on, not those of the first step again.
         keras.utils.set_random_seed(args.seed + step)
         env.reset(seed=args.seed + step)
-        dqn = build_agent(model or build_model())
+        dqn = build_agent(model or build_model(units=args.units))
     except Exception as error:  # gymnasium, h5py and Keras raise a dozen kinds
         sys.exit(f"error: LunarLander-v3: {' '.join(str(error).split())[:500]}")
     dqn.model.summary()

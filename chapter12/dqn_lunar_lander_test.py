@@ -14,6 +14,7 @@ import argparse
 import sys
 from pathlib import Path
 
+import keras
 import numpy as np
 from dqn_lunar_lander import build_agent, build_model, make_env
 from PIL import Image
@@ -47,8 +48,11 @@ def main():
     film = Film()
     try:
         env = make_env("human" if args.render else "rgb_array" if args.video else None)
-        dqn = build_agent(build_model())
-        dqn.load_weights(args.weights)
+        if args.weights.suffix == ".keras":  # a whole model, of any --units
+            dqn = build_agent(keras.models.load_model(args.weights))
+        else:
+            dqn = build_agent(build_model())
+            dqn.load_weights(args.weights)
         env.reset(seed=args.seed)
         history = dqn.test(env, args.episodes, callbacks=[film] * bool(args.video), visualize=False)
         if args.video:
