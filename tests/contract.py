@@ -665,6 +665,8 @@ def bad_options(script):
     options += [[amount, "0"], [amount, "1.5"]]
     if script in TRAINERS:
         options += [["--batch-size", "0"]]
+    if "lunar" in script:
+        options += [["--units", "64", "0"]]
     if "cartpole" in script:
         options += [["--env", env] for env in ("NoSuch-v0", "Pendulum-v1", "no_module:X-v0")]
         options += [["--max-episode-steps", "0"]]
@@ -704,6 +706,8 @@ def other_settings(script, folder):
         options += [["--ema", 0.99]]
     if script in KINDS:
         options += [["--data", write_data(folder / KINDS[script], seed=1)]]
+    if "lunar" in script:
+        options += [["--units", 8]]
     if "conditional" in script:  # the same images under other labels
         with np.load(write_data(folder / f"same {DIGITS}")) as arrays:
             relabelled = dict(arrays) | {"y_train": arrays["y_train"][::-1]}

@@ -303,6 +303,10 @@ def test_shipped_weights_land(monkeypatch, capsys, tmp_path):
     script, film = "chapter12/dqn_lunar_lander_test.py", tmp_path / "landing.gif"
     run_main(monkeypatch, script, "--episodes", 2, "--seed", 1, "--video", film)
     assert film.stat().st_size > 10_000 and "2 of 2 reached 200" in capsys.readouterr().out
+    wide = tmp_path / "model.keras"  # of other --units, whole
+    load_script("chapter12/dqn_lunar_lander.py").build_model(units=(8,)).save(wide)
+    run_main(monkeypatch, script, "--episodes", 1, "--weights", wide)
+    assert "of 1 reached 200" in capsys.readouterr().out
 
 
 def test_table_finds_the_way():
