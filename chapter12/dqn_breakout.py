@@ -7,7 +7,7 @@ Book: chapter 12, whose repository carries this example ("easily extended to Ata
     python chapter12/dqn_breakout.py --evaluate --render                    # to see it play
 
 Network and settings are those of Mnih et al. (2015), but for Adam in place of RMSProp and double
-Q-learning. The mean Q-value rises long before the score does. chapter12/README.md has figures.
+Q-learning.
 """
 
 import argparse

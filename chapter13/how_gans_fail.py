@@ -8,9 +8,9 @@ The data are points in the plane, in eight heaps on a circle, so that no classif
 which of them a generator makes: its points near a heap count for it. "Mode collapse": most points
 are near heaps, but of no more than four. "Off the data": most are not even near.
 
-First the learning rates: trainings that differ in nothing else. Then the loss: a discriminator that
-is far ahead of its generator sends a tenth of the gradient through log(1 - D), the loss that
-saturates, of what it sends through -log D, the book's (label 1 for made images).
+First the learning rates: trainings that differ in nothing else. Then the loss: the further a
+discriminator is ahead, the less gradient most points get from log(1 - D), the loss that saturates,
+and the more from -log D, the book's (label 1 for made images).
 """
 
 import argparse
@@ -69,7 +69,8 @@ class PlaneGAN(GAN):
     def compute_loss(self, x, y, y_pred, sample_weight=None, training=True):
         loss = super().compute_loss(x, y, y_pred)
         if self.saturating:  # log(1 - D) in the place of -log D
-            loss += tf.reduce_mean(tf.math.log(y_pred[2]) + tf.math.log(1 - y_pred[2] + 1e-7))
+            opinion = tf.clip_by_value(y_pred[2], 1e-7, 1 - 1e-7)  # as Keras does in -log D
+            loss += tf.reduce_mean(tf.math.log(opinion) + tf.math.log(1 - opinion))
         return loss
 
     def train_step(self, points):
@@ -100,16 +101,16 @@ def measure(points):
 
 
 def measure_gradients(gan, noise):
-    """Lengths of the gradients that both losses send to the generator; D's mean opinion."""
+    """Lengths of the gradients of both losses at made points, and what D says of them: medians."""
+    made = gan.generator(noise)
     with tf.GradientTape(persistent=True) as tape:
-        opinion = gan.discriminator(gan.generator(noise))
+        tape.watch(made)
+        opinion = tf.clip_by_value(gan.discriminator(made), 1e-7, 1 - 1e-7)
         losses = {"log(1 - D)": tf.math.log(1 - opinion), "-log D": -tf.math.log(opinion)}
-        losses = {name: tf.reduce_mean(loss) for name, loss in losses.items()}
-    figures = {}
+    figures = {"D": float(np.median(opinion))}
     for name, loss in losses.items():
-        gradients = tape.gradient(loss, gan.generator.trainable_variables)
-        figures[name] = float(tf.linalg.global_norm(gradients))
-    return figures | {"D": float(tf.reduce_mean(opinion))}
+        figures[name] = float(np.median(np.linalg.norm(tape.gradient(loss, made), axis=1)))
+    return figures
 
 
 def show_rates(points, noise, steps, seed, run_dir):
@@ -146,7 +147,7 @@ def show_losses(points, noise, steps, seed, run_dir):
         made = gan.generator.predict(noise, verbose=0)
         results["log(1 - D)" if saturating else "-log D"] = measure(made)
     table = pd.DataFrame(gradients[:5]).set_index("ahead")
-    ax = table.plot(logy=True, marker="o", grid=True, ylabel="size of the gradient; D itself")
+    ax = table.plot(logy=True, marker="o", grid=True, ylabel="at the median made point")
     ax.set_xlabel("steps that the discriminator is ahead")
     plt.savefig(run_dir / "gradients.png")
     print(table, results, sep="\n")

@@ -88,9 +88,9 @@ chapter11/train_attention_seq2seq.py --data sample --epochs 1
 chapter11/train_transformer_seq2seq.py --data sample --epochs 1
 chapter11/infer_char_seq2seq.py runs/train_transformer_seq2seq_sample
 chapter12/q_learning_table.py --episodes 200
-chapter12/dqn_cartpole.py --nb-steps 300
+chapter12/dqn_cartpole.py --nb-steps 1200
 chapter12/visualize_log.py runs/dqn_cartpole/log.json
-chapter12/dqn_lunar_lander.py --nb-steps 300
+chapter12/dqn_lunar_lander.py --nb-steps 1200
 chapter12/dqn_lunar_lander_test.py --episodes 1
 chapter12/dqn_breakout.py --nb-steps 300 --memory-limit 300
 chapter13/gan_mnist.py --data sample --epochs 1

@@ -122,7 +122,7 @@ ROWS = [
      "newsgroups --strip-quotes"),
     (10, "20 newsgroups, CNN, vectors learned from the posts", "curves", seeds("cnn_newsgroups"),
      ("test accuracy", MEASURED, 3), ("TF-IDF + logistic regression", TFIDF, 3), ""),
-    (10, "the same on GloVe's vectors (50 dimensions), frozen", "curves",
+    (10, "the same on GloVe's vectors (50 dimensions, 40,000 words), frozen", "curves",
      seeds("cnn_newsgroups_glove"), ("test accuracy", MEASURED, 3),
      ("TF-IDF + logistic regression", TFIDF, 3), "--vectors glove.6B.50d.txt"),
     (10, "20 newsgroups, CNN on GloVe's vectors, trained further", "not helpful",
@@ -166,8 +166,9 @@ ROWS = [
     (13, "digits to order", "named as a next step",
      seeds("gan_mnist_conditional", "1_evaluation"), ("Fréchet distance", "last.frechet", 1),
      ("real against real", "frechet_floor", 1), ""),
-    (13, "CIFAR-10", "birds, fish, at very low resolution", seeds("gan_cifar10", "1_evaluation"),
-     ("Fréchet distance", "last.frechet", 1), ("real against real", "frechet_floor", 1), ""),
+    (13, "CIFAR-10 (JPEG copies)", "birds, fish, at very low resolution",
+     seeds("gan_cifar10", "1_evaluation"), ("Fréchet distance", "last.frechet", 1),
+     ("real against real", "frechet_floor", 1), ""),
 ]  # fmt: skip
 
 HEAD = """# Results
@@ -176,17 +177,17 @@ The book's figures beside ours: the same data where it could be had, the test se
 figure from a `metrics.json` (chapter 13: `evaluation.json`) in the chapter's `results/` folder
 (`python tests/check_results.py` compares them). Several seeds are mean ± standard deviation.
 
-All runs: CPU, 2 cores, most of them busy with other trainings as well, so the seconds are upper
-bounds; Python 3.11, Keras 3.15, TensorFlow 2.21. Chapter 13's GANs, but for the one that takes
-orders, were trained on a GPU, with JAX; the last table has more of that. Where a result falls short
-of the book or of its baseline, the second table says why. The commands read the real data that
-`python data/fetch.py` brings. `--seed` is the script's own (1; in chapter 1 it is 0), then 2, 3 and
-so on; runs of one script with other options or seeds each need a `--run-dir` of their own. BLEU is
-what infer_char_seq2seq.py says of a run afterwards, a Fréchet distance what evaluate_gan.py does.
-"–" in the baseline column means that the row before or after, or the chapter's README, has it.
+All runs: CPU, one or two cores; Python 3.11, Keras 3.15, TensorFlow 2.21. Chapter 13's GANs, but
+for the one that takes orders, were trained on a GPU, with JAX; the last table has more of that.
+Where a result falls short of the book or of its baseline, the second table says why. The commands
+read the real data that `python data/fetch.py` brings. `--seed` is the script's own (1; in chapter 1
+it is 0), then 2, 3 and so on; GloVe's vectors are those of its 40,000 most frequent words; runs of
+one script with other options or seeds each need a `--run-dir` of their own. BLEU is what
+infer_char_seq2seq.py says of a run afterwards, a Fréchet distance what evaluate_gan.py does. "–" in
+the baseline column means that the row before or after, or the chapter's README, has it.
 
-| Chapter | Example | The book | Here | Simple baseline | Epochs | s / epoch | Runs | Command |
-|---|---|---|--:|--:|--:|--:|---|---|
+| Chapter | Example | The book | Here | Simple baseline | Epochs | Runs | Command |
+|---|---|---|--:|--:|--:|---|---|
 """
 
 MIDDLE = """
@@ -217,9 +218,9 @@ GPU = [
     (2, "five hidden layers", "dnn_wine_h200", seeds("dnn_wine"), ("test MAE", "test.mae", 3), ""),
     (5, "MNIST, three hidden layers", "mlp_mnist_h200", seeds("mlp_mnist"),
      ("test accuracy", MEASURED, 4), ""),
-    (7, "CIFAR-10, the book's CNN", "cnn_cifar10_h200", seeds("cnn_cifar10"),
+    (7, "CIFAR-10 (JPEG copies), the book's CNN", "cnn_cifar10_h200", seeds("cnn_cifar10"),
      ("test accuracy", MEASURED, 3), ""),
-    (7, "a better network", "cnn_cifar10_better_h200", seeds("cnn_cifar10_better"),
+    (7, "the same images, a better network", "cnn_cifar10_better_h200", seeds("cnn_cifar10_better"),
      ("test accuracy", MEASURED, 3), "--network better"),
     (8, "dogs and cats, MobileNet (alpha 0.25)", "mobilenet_h200", PHOTOS,
      ("test accuracy", MEASURED, 3), "--backbone mobilenet"),
@@ -227,7 +228,7 @@ GPU = [
      ("Fréchet distance", "last.frechet", 1), ""),
     (13, "the same, averaged", "gan_mnist_ema_seed1_evaluation", None,
      ("Fréchet distance", "last.frechet", 1), "--ema 0.999"),
-    (13, "CIFAR-10, a GAN, 12 epochs", "gan_cifar10_seed1_evaluation", None,
+    (13, "CIFAR-10 (JPEG copies), a GAN, 12 epochs", "gan_cifar10_seed1_evaluation", None,
      ("Fréchet distance", "last.frechet", 1), ""),
 ]  # fmt: skip
 
@@ -265,12 +266,6 @@ def make_row(chapter, example, book, names, measured, baseline, options):
     if baseline:
         simple = f"{baseline[0]} {show(runs, *baseline[1:])}"
     epochs = sorted({run.get("epochs", "–") for run in runs}, key=str)
-    seconds = [
-        run["seconds"] / run["epochs"]
-        for run in runs
-        # Not of a search, whose epochs are those of each fit.
-        if "epochs" in run and "n_iter" not in run and isinstance(run.get("seconds"), float)
-    ]
     links = ", ".join(
         f"[{i}](chapter{chapter:02}/results/{n}.json)" for i, n in enumerate(names, 1)
     )
@@ -284,7 +279,6 @@ def make_row(chapter, example, book, names, measured, baseline, options):
         f"{what} {show(runs, key, decimals)}",
         simple,
         " / ".join(map(str, epochs)),
-        f"{fmean(seconds):.1f}" if seconds else "–",
         links,
         f"`{command}`",
     ]
@@ -308,6 +302,18 @@ SHORT = [
     (1, "hold-out, a network against logistic regression, test accuracy", "baseline",
      "baselines.logistic_regression.accuracy", ["holdout_and_kfold"], MEASURED, 3,
      "no difference that could be told: 57 test rows, of which one is 0.018"),
+    (2, "one hidden layer against gradient boosting, test MAE", "baseline",
+     (seeds("dnn_wine"), "baselines.gradient_boosting_mae"), seeds("mlp_wine"), "test.mae", 3,
+     "as with five; with each wine once 0.214 ± 0.002 against 0.215"),
+    (5, "dropout against none, which the book calls marginally better, test accuracy", "no dropout",
+     (seeds("mlp_mnist"), MEASURED), seeds("mlp_mnist_dropout"), MEASURED, 4,
+     "no difference that could be told; what dropout changes is the loss (the chapter's README)"),
+    (6, "Hyperband against random search at one budget, lowest validation loss", "random search",
+     (seeds("random_search"), "best.loss"), seeds("hyperband"), "best.loss", 3,
+     "no difference that could be told"),
+    (9, "two LSTM layers on the book's scale against ARIMA, RMSE", "baseline", 3.668,
+     seeds("lstm_bitcoin"), "test.rmse", 3,
+     "no difference that could be told: between 0.2 % ahead and 1.6 % behind (95 % interval)"),
     (9, "stateful in the book's order against the last value, RMSE", "baseline",
      "baselines.last_value_rmse", seeds("book_order"), "test.rmse", 3,
      "the state that is carried on is that of another minute (docs/differences.md)"),
@@ -340,7 +346,10 @@ SHORT = [
 def make_shortfall(chapter, what, whose, figure, names, key, decimals, why):
     """One line of the second table."""
     runs = [load(chapter, name) for name in names]
-    theirs = show(runs, figure, decimals) if isinstance(figure, str) else f"{figure:.{decimals}f}"
+    theirs = f"{figure:.{decimals}f}" if isinstance(figure, float) else ""
+    if isinstance(figure, str | tuple):  # a key of the same runs, or other runs and their key
+        others, figure = figure if isinstance(figure, tuple) else (names, figure)
+        theirs = show([load(chapter, name) for name in others], figure, decimals)
     cells = [f"[{chapter}](chapter{chapter:02}/)", what, whose, theirs]
     return "| " + " | ".join([*cells, show(runs, key, decimals), why]) + " |"
 

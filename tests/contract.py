@@ -67,9 +67,9 @@ SEARCHES = {
 }
 # Agents train by steps, and what they learn from is an environment. script: options of a short run
 AGENTS = {
-    "chapter12/dqn_breakout.py": ["--memory-limit", 300],
-    "chapter12/dqn_cartpole.py": [],
-    "chapter12/dqn_lunar_lander.py": [],
+    "chapter12/dqn_breakout.py": ["--nb-steps", 400, "--memory-limit", 300],
+    "chapter12/dqn_cartpole.py": ["--nb-steps", 1200],  # the first 1,000 without an update
+    "chapter12/dqn_lunar_lander.py": ["--nb-steps", 1200],
 }
 # Two networks, no best epoch. script: its kind of data, lines at most
 GANS = {
@@ -84,7 +84,7 @@ KINDS |= dict.fromkeys(SEARCHES, DIGITS)
 OPTIONS = dict.fromkeys(TRAINERS, ["--epochs", EPOCHS])
 OPTIONS |= dict.fromkeys(GANS, ["--epochs", 2, "--ema", 0.9])
 OPTIONS |= {script: row[1] for script, row in SEARCHES.items()}
-OPTIONS |= {script: ["--nb-steps", 400, *options] for script, options in AGENTS.items()}
+OPTIONS |= AGENTS
 # Without these they would need the network, or minutes.
 OPTIONS["chapter08/inceptionv3_dogs_cats.py"] = [
     *("--epochs", EPOCHS, "--backbone", "mobilenet", "--weights", WEIGHTS, "--image-size", 32),
@@ -734,7 +734,7 @@ def damage(script, run, other, folder):
     if script in SEARCHES:
         names = ["model.keras", "evaluations.jsonl"]
     if script in AGENTS:
-        names = ["last_400.keras", "log.json", "settings.json"]
+        names = [f"last_{AGENTS[script][1]}.keras", "log.json", "settings.json", "best.json"]
     copies = []
     for name in names:
         texts = [b"no such thing\n"]
@@ -863,6 +863,8 @@ def test_agent_is_compared_with_simple_rules(script, finished):
     assert_no_gap(finished)
     metrics = metrics_of(finished)
     assert metrics["test"]["mean_reward"] > -1000 and len(metrics["baselines"]) >= 1
+    log = json.loads((finished / "log.json").read_text())
+    assert "breakout" in script or log["loss"][-1] > 0, "not one update"
 
 
 @pytest.mark.slow

@@ -23,8 +23,15 @@ def open_run(run_dir, settings):
     if not saved:
         return None, 0, 0
     step = max(saved)
+    read_best(run_dir)  # damaged? Now is the time to say so
     steps = json.loads((run_dir / "log.json").read_text())["nb_steps"]
     return keras.models.load_model(saved[step]), step, sum(n <= step for n in steps)
+
+
+def read_best(run_dir):
+    """The mean reward of the best network so far; of a run that was interrupted early, -inf."""
+    note = run_dir / "best.json"
+    return json.loads(note.read_text())["mean_reward"] if note.exists() else -np.inf
 
 
 class KeepNetworks(Callback):
@@ -42,10 +49,8 @@ class KeepNetworks(Callback):
         self.interval, self.episodes = interval, episodes
 
     def on_train_begin(self, logs=None):
-        self.saved, self.best = self.model.step, -np.inf
-        note = self.run_dir / "best.json"
-        if self.model.step and note.exists():
-            self.best = json.loads(note.read_text())["mean_reward"]
+        self.saved = self.model.step
+        self.best = read_best(self.run_dir) if self.model.step else -np.inf
 
     def on_episode_end(self, episode, logs=None):
         if self.model.step - self.saved >= self.interval:
@@ -66,7 +71,8 @@ class KeepNetworks(Callback):
             self.best = reward
             self.save("model.keras")
             note = {"mean_reward": reward, "step": self.model.step, "episodes": self.episodes}
-            (self.run_dir / "best.json").write_text(json.dumps(note))
+            (self.run_dir / "new_best.json").write_text(json.dumps(note))
+            (self.run_dir / "new_best.json").replace(self.run_dir / "best.json")
 
     def keep_last(self):
         self.log.save_data()  # first: the network's episodes must be in it
