@@ -9,7 +9,8 @@ Book: chapter 12, "Lunar Lander".
 Eight numbers say where the lander is, how fast, how tilted, and whether its legs touch; it can do
 nothing or fire one of three engines. A landing is worth more than 200 points, a crash costs 100: it
 first learns to hover, since not to land is better than to crash, and only then to land. The network
-is the book's, the agent's settings are not (docs/differences.md has all of them).
+is the book's, the agent's settings are not (README.md here has all of them). Five seeds: 188 ± 89
+points, since two go on hovering, with --units 256 256 253 ± 8; a pilot written by hand 246 ± 10.
 """
 
 import argparse
