@@ -38,13 +38,13 @@ def main():
         p = keras.models.load_model(args.run_dir / "model.keras").predict(X, verbose=0)[:, 0]
         point = args.operating_point
         point = trained["operating_point"] if point is None else point
-        table["probability"] = p
-        table["class"] = np.where(p >= point, *reversed(trained["class_names"]))
+        table["predicted_probability"] = p
+        table["predicted_class"] = np.where(p >= point, *reversed(trained["class_names"]))
         if args.output:
             table.to_csv(args.output, index=False, mode="x")  # x: nothing is overwritten
     except Exception as error:  # pandas, zlib, h5py and Keras raise a dozen kinds
         sys.exit(f"error: {args.table}: {' '.join(str(error).split())[:500]}")
-    print(table[["probability", "class"]])
+    print(table[["predicted_probability", "predicted_class"]])
 
 
 if __name__ == "__main__":

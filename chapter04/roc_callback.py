@@ -25,8 +25,8 @@ class RocAUCScore(keras.callbacks.Callback):
         super().__init__()
         self.sets = {"roc_auc": training_data, "val_roc_auc": validation_data}
         for name, (_, y) in self.sets.items():
-            if len(np.unique(y)) != 2:
-                raise ValueError(f"{name} is defined for two classes only, not for {np.unique(y)}")
+            if np.size(y) != len(y) or len(np.unique(y)) != 2:
+                raise ValueError(f"{name} needs a label a row, of two classes, not {np.unique(y)}")
 
     def on_epoch_end(self, epoch, logs=None):
         for name, (X, y) in self.sets.items():

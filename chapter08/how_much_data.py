@@ -57,9 +57,9 @@ def measure(X, y, folds, steps, seed):
     table = []
     splits = StratifiedKFold(folds, shuffle=True, random_state=seed).split(X, y)
     for fold, (train, val) in enumerate(splits):
-        for n in choose_sizes(len(train)):
+        for n in choose_sizes(len(y) - -(-len(y) // folds)):  # the smallest fold's rest
             draw = {"train_size": n, "stratify": y[train], "random_state": seed}
-            rows = train_test_split(train, **draw)[0] if n < len(train) else train
+            rows = train_test_split(train, **draw)[0] if n < len(train) - 1 else train
             keras.utils.set_random_seed(seed + fold)
             accuracy = score_head(X[rows], y[rows], X[val], y[val], steps)
             table.append({"fold": fold, "n": n, "accuracy": accuracy})
@@ -83,12 +83,15 @@ def main():
     parser.add_argument("--seed", type=int, default=1, help="default: 1")
     parser.add_argument("--output", type=Path, default="runs/how_much_data", help="a new folder")
     args = parser.parse_args()
+    if not 0 <= args.seed < 2**31:
+        parser.error("--seed begins at 0")
     try:
         runs = {}
         for run_dir in args.run_dirs:
             with np.load(run_dir / "features.npz", allow_pickle=False) as file:
                 X, y = (np.concatenate([file[f"train_{a}"], file[f"val_{a}"]]) for a in "Xy")
-            if len(y) * (1 - 1 / args.folds) <= SMALLEST or args.steps < 1:
+            folds = 2 <= args.folds <= np.unique(y, return_counts=True)[1].min()
+            if not folds or len(y) * (1 - 1 / args.folds) <= SMALLEST or args.steps < 1:
                 raise ValueError(f"--folds and --steps must fit the {len(y)} of {run_dir}")
             runs[str(run_dir)] = X, y
         args.output.mkdir(parents=True, exist_ok=True)

@@ -309,6 +309,8 @@ def main():
             data |= extract_features(model, data, args.run_dir / "features.npz")
     except Exception as error:  # TensorFlow, h5py, Keras and urllib raise a dozen kinds
         sys.exit(f"error: {args.data or PHOTOS}: {' '.join(str(error).split())[:500]}")
+    if args.weights == "none":
+        print("Random weights: the features have learned nothing, so expect little from the head.")
     train(model, data, args, done)
     history = pd.read_csv(args.run_dir / "history.csv", index_col="epoch").rename(lambda n: n + 1)
     history.plot(subplots=[("loss", "val_loss"), ("accuracy", "val_accuracy")], grid=True)

@@ -40,7 +40,10 @@ def load_data(source=None, train_dates=TRAIN_DATES, test_dates=TEST_DATES, lags=
     test_times, the minutes of test_y; prices. The last tenth of the training minutes validates.
     """
     prices = read_data(SOURCES.get(source, source)).loc[train_dates[0] : test_dates[1]]
-    flow = [prices["Close"].diff(), *(INPUTS[name](prices) for name in inputs)]
+    try:
+        flow = [prices["Close"].diff(), *(INPUTS[name](prices) for name in inputs)]
+    except KeyError as error:
+        raise ValueError(f"no {error} among its columns {list(prices)}") from error
     flow = np.stack(flow, axis=1, dtype="float32")[1:]  # the first minute has no change
     end = len(prices.loc[: train_dates[1]]) - lags - 1
     start = len(flow) - lags - len(prices.loc[test_dates[0] :])

@@ -53,9 +53,9 @@ def read_reviews(source=None):
             path = Path(folder)
         for part in ("train", "test"):
             neg, pos = (sorted(path.rglob(f"{part}/{name}/[!.]*.txt")) for name in ("neg", "pos"))
-            if min(len(neg), len(pos)) < 10:
-                raise ValueError(f"there are not ten reviews or more in {part}/{{neg,pos}}/*.txt")
             texts = [file.read_text("utf-8-sig").replace("<br />", " ") for file in neg + pos]
+            if min(len(neg), len(pos)) < 10 or "\0" in "".join(texts):  # zeros: UTF-16
+                raise ValueError(f"{part}/{{neg,pos}}/*.txt are not ten or more in UTF-8")
             y = np.repeat([0, 1], [len(neg), len(pos)])
             parts.append((np.array(texts, dtype=object), y))
     return parts

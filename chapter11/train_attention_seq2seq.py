@@ -46,7 +46,7 @@ def load_data(source=None, num_samples=50000):
     # NFC: an é is one character, however it was typed.
     text = unicodedata.normalize("NFC", path.read_text(encoding="utf-8-sig"))
     lines = [line.split("\t") for line in text.split("\n") if line.strip()]
-    pairs = dict.fromkeys(tuple(column.strip() for column in line[:2]) for line in lines)
+    pairs = dict.fromkeys(tuple(column.strip() for column in [*line, ""][:2]) for line in lines)
     pairs = pd.DataFrame(list(pairs), columns=["english", "french"])[:num_samples].fillna("")
     wrong = pairs[(pairs == "").any(axis=1)]
     if len(wrong):

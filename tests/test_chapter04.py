@@ -138,8 +138,9 @@ def test_callback_takes_the_second_of_two_softmax_units():
     callback.set_model(SimpleNamespace(predict=lambda X, **_: np.c_[-X, X, X]))
     with pytest.raises(ValueError, match="one or two outputs"):
         callback.on_epoch_end(0, logs)
-    with pytest.raises(ValueError, match="val_roc_auc is defined for two classes"):
-        roc.RocAUCScore((X, y), (X, y * 0))
+    for wrong in (y * 0, np.eye(2)[y]):
+        with pytest.raises(ValueError, match="val_roc_auc needs a label a row, of two classes"):
+            roc.RocAUCScore((X, y), (X, wrong))
 
 
 @pytest.mark.parametrize("found", [0.15, 0.45, 0.8, 0.999])
@@ -208,12 +209,12 @@ def test_predict_classifies_rows_as_they_come(trained, tmp_path):
     out = pd.read_csv(tmp_path / "out.csv", dtype=str, keep_default_na=False)
     assert np.array_equal(out.iloc[:, :-2], table)  # as it was given
     p = keras.models.load_model(trained / "model.keras").predict(X, verbose=0)[:, 0]
-    np.testing.assert_allclose(out["probability"].astype(float), p, rtol=1e-4, atol=1e-9)
+    np.testing.assert_allclose(out["predicted_probability"].astype(float), p, rtol=1e-4, atol=1e-9)
     point = json.loads((trained / "metrics.json").read_text())["operating_point"]
-    assert out["class"].tolist() == np.where(p >= point, "1", "not 1").tolist()
+    assert out["predicted_class"].tolist() == np.where(p >= point, "1", "not 1").tolist()
     assert 0 < (p >= point).sum() < 40
     run_main(*usual, "--operating-point", 0, "--output", tmp_path / "all.csv")
-    assert set(pd.read_csv(tmp_path / "all.csv")["class"].astype(str)) == {"1"}
+    assert set(pd.read_csv(tmp_path / "all.csv")["predicted_class"].astype(str)) == {"1"}
     with pytest.raises(SystemExit, match="^error: .*File exists"):
         run_main(*usual, "--output", tmp_path / "out.csv")
     table.drop(columns="X7").to_csv(tmp_path / "new.csv", index=False)

@@ -319,8 +319,9 @@ def test_more_photographs_make_better_heads(tmp_path, monkeypatch):
     arrays = {"train_X": X[:200], "train_y": y[:200], "val_X": X[200:250], "val_y": y[200:250]}
     np.savez(tmp_path / "features.npz", **arrays)
     usual = ["how_much_data", tmp_path, "--output", tmp_path / "out"]
-    with pytest.raises(SystemExit, match="^error: --folds"):
-        run_main(*usual, "--folds", 1)
+    for folds in (-1, 1, 126):
+        with pytest.raises(SystemExit, match="^error: --folds"):
+            run_main(*usual, "--folds", folds)
     (tmp_path / "out").mkdir()  # as an interrupted one leaves it
     run_main(*usual)
     with pytest.raises(SystemExit, match="holds files"):
@@ -330,6 +331,8 @@ def test_more_photographs_make_better_heads(tmp_path, monkeypatch):
     assert not any(train & val for train, val in calls)
     (line,) = json.loads((tmp_path / "out" / "metrics.json").read_text())["lines"].values()
     assert line == pytest.approx({"gain_per_doubling": 0.1, "std": 0, "r_squared": 1})
+    table = more.measure(X[:253], y[:253], folds=5, steps=1, seed=1)  # parts of 50 and 51
+    assert (table.groupby("n")["fold"].count() == 5).all() and table["n"].max() == 202
     runs = [shutil.copytree(tmp_path, tmp_path.parent / name / "run") for name in ("a", "b")]
     run_main("how_much_data", *runs, "--output", tmp_path / "both")
     lines = json.loads((tmp_path / "both" / "metrics.json").read_text())["lines"]

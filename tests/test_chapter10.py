@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 import tensorflow as tf
 from conftest import ROOT, load_script
-from contract import write_tar
+from contract import REVIEWS, make_texts, write_tar
 from sklearn.preprocessing import normalize
 
 NAMES = "cnn_newsgroups cnn_newsgroups_glove lstm_newsgroups lstm_imdb average_texts"
@@ -179,6 +179,14 @@ def test_one_policy_for_encodings_and_for_archives(script, tmp_path):
         script.read_text(file)
     with pytest.raises(tarfile.TarError):
         script.load_data(write_tar(tmp_path / "x.tar", {"top/../../../evil": b"x"}))
+
+
+def test_reviews_are_utf8_or_refused(tmp_path):
+    texts = {name: "Très bien ".encode() for name in make_texts(REVIEWS)}
+    assert imdb.load_data(write_tar(tmp_path / "x.tar", texts))["test_X"][0] == "Très bien "
+    texts = {name: "a fine film".encode("utf-16-le") for name in texts}
+    with pytest.raises(ValueError, match="in UTF-8"):
+        imdb.load_data(write_tar(tmp_path / "zeros.tar", texts))
 
 
 def test_keras_word_numbers_become_words(monkeypatch):
