@@ -16,6 +16,7 @@ from pathlib import Path
 import keras
 import matplotlib.pyplot as plt
 import numpy as np
+import tensorflow as tf
 from keras import layers
 from keras.wrappers import SKLearnClassifier
 from sklearn.datasets import load_breast_cancer
@@ -87,7 +88,10 @@ def train_holdout(data, epochs):
     model = build_network(X["train"], y["train"])
     best = keras.callbacks.EarlyStopping(patience=epochs, restore_best_weights=True)
     validation = {"validation_data": (X["val"], y["val"]), "callbacks": [best]}
-    model.fit(X["train"], y["train"], epochs=epochs, **validation)
+    # Seeded arrays would come in one order in every epoch on TensorFlow, as they do in the folds.
+    rows = tf.data.Dataset.from_tensor_slices((X["train"], y["train"]))
+    rows = rows.shuffle(len(rows), seed=0).batch(32)
+    model.fit(rows, epochs=epochs, shuffle=False, **validation)
     scores = {part: model.evaluate(X[part], y[part], return_dict=True) for part in X}
     return scores, best.best_epoch + 1
 

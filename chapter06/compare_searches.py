@@ -53,7 +53,7 @@ def plot_searches(searches, path):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("searches", type=Path, nargs="+", help="run folders, or .jsonl files")
-    parser.add_argument("--output", type=Path, default="runs/comparison.png", help="the picture")
+    parser.add_argument("--output", type=Path, default="runs/searches.png", help="the picture")
     args = parser.parse_args()
     try:
         searches = [read_search(path) for path in args.searches]

@@ -182,7 +182,7 @@ def main():
         train_X, train_y, names = data["train_X"], data["train_y"], data["class_names"]
         settings = {"script": "cnn_cifar10_augmented", "class_names": names}
         settings |= {"network": args.network, "seed": args.seed, "batch_size": args.batch_size}
-        settings["data"] = zlib.crc32(train_X.tobytes() + train_y.tobytes())
+        settings["data"] = zlib.crc32(b"".join(map(bytes, (train_X, train_y, data["val_X"]))))
         if args.evaluate:
             if json.loads((args.run_dir / "settings.json").read_text())["class_names"] != names:
                 raise ValueError(f"{args.run_dir} was trained on other classes")

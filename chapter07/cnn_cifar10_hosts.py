@@ -140,7 +140,8 @@ def main():
         data = load_data(args.data)  # before JAX's time-outs begin
         settings = {"script": "cnn_cifar10_hosts", "class_names": data["class_names"]}
         settings |= {"seed": args.seed, "batch_size": args.batch_size}
-        settings["data"] = zlib.crc32(data["train_X"].tobytes() + data["train_y"].tobytes())
+        rows = [data[name].tobytes() for name in ("train_X", "train_y", "val_X")]
+        settings["data"] = zlib.crc32(b"".join(rows))
         join_hosts(args.coordinator, args.num_hosts, args.host_index)
         train_together(args, data, settings)
     except (Exception, KeyboardInterrupt) as error:

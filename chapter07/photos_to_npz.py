@@ -20,6 +20,8 @@ def read_photo(path, image_size):
     """A picture of Pillow's formats, upright, on white, as uint8 (image_size, image_size, 3)."""
     with Image.open(path) as image:
         image = ImageOps.exif_transpose(image)
+        if image.mode in ("I", "F"):
+            raise ValueError(f"of its numbers (mode {image.mode}), which is white?")
         if image.mode.startswith("I;16"):  # all above 255 would become white
             image = Image.fromarray((np.asarray(image) // 256).astype("uint8"))
         image = image.convert("RGBA")
@@ -64,8 +66,8 @@ def parse_arguments():
 
 def main():
     args = parse_arguments()
-    new = args.output.with_name(f"new_{args.output.name}")
     try:
+        new = args.output.with_name(f"new_{args.output.name}")
         if args.output.exists() or new.exists():
             raise ValueError(f"{args.output} or {new} exists already")
         new.parent.mkdir(parents=True, exist_ok=True)

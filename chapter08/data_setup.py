@@ -32,6 +32,7 @@ DATA = Path(__file__).resolve().parent.parent / "data"
 # What --data means, and where it goes without --output
 FETCHED = DATA / "dogs-vs-cats" / "train", DATA / "dogs-vs-cats" / "sorted"
 SAMPLE = DATA / "samples" / "dogs-vs-cats.zip", Path("runs", "dogs-vs-cats_sample")
+YOURS = Path("data", "dogs-vs-cats", "sorted")  # below the current folder
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".heic", ".heif"}
 CLASSES = ("cat", "dog")
 
@@ -154,7 +155,7 @@ def main():
     parser.add_argument("--output", type=Path, help=f"default: {FETCHED[1]}")
     parser.add_argument("--seed", type=int, default=1, help="another seed, another split")
     args = parser.parse_args()
-    source, output = {None: FETCHED, "sample": SAMPLE}.get(args.data) or (args.data, FETCHED[1])
+    source, output = {None: FETCHED, "sample": SAMPLE}.get(args.data) or (args.data, YOURS)
     source, output = Path(source).expanduser(), args.output or output
     warnings.simplefilter("ignore", UserWarning)  # Pillow's, about notes of cameras
     try:

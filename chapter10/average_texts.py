@@ -127,6 +127,7 @@ def main():
         args.run_dir.mkdir(parents=True, exist_ok=True)
         if any(args.run_dir.iterdir()):
             raise ValueError(f"{args.run_dir} holds files; give another --run-dir")
+        baseline = fit_baseline(data, **size)
     except Exception as error:  # tarfile, zlib and Keras raise a dozen kinds
         sys.exit(f"error: {args.data or args.set}: {' '.join(str(error).split())[:500]}")
     patience = keras.callbacks.EarlyStopping("val_accuracy", patience=2, restore_best_weights=True)
@@ -140,7 +141,7 @@ def main():
     model.save(args.run_dir / "model.keras")
     metrics = {"script": "average_texts", "set": args.set, "strip_quotes": args.strip_quotes}
     metrics |= size | {"seed": args.seed, "epochs": len(history["loss"])}
-    metrics |= report(model, data, fit_baseline(data, **size)) | {"copies": count_copies(data)}
+    metrics |= report(model, data, baseline) | {"copies": count_copies(data)}
     print("Test texts that stand in training, too:", metrics["copies"])
     (args.run_dir / "metrics.json").write_text(json.dumps(metrics, indent=2))
     print(f"Model and metrics are in {args.run_dir}")

@@ -245,12 +245,13 @@ def main():
         train_X, train_y, names = data["train_X"], data["train_y"], data["class_names"]
         settings = {"script": "cnn_newsgroups_glove", "class_names": names, "seed": args.seed}
         checksum = zlib.crc32("\0".join(train_X).encode() + train_y.tobytes())
-        settings |= {"data": checksum, "vectors": str(args.vectors)}
+        settings["data"] = checksum
         settings |= {name: getattr(args, name) for name in ("batch_size", "fine_tune", "dropout")}
         if args.evaluate:
             if json.loads((args.run_dir / "settings.json").read_text())["class_names"] != names:
                 raise ValueError(f"{args.run_dir} was trained on other classes")
             return report(keras.models.load_model(args.run_dir / "model.keras"), data)
+        settings["vectors"] = zlib.crc32(args.vectors.read_bytes())
         index = load_word_vectors(args.vectors)
         batches = batch_by_length(train_X, train_y, args.batch_size)
         model, done = open_run(args.run_dir, settings, batches)

@@ -67,9 +67,9 @@ def main():
         missing = {*args.words, *(args.analogy or [])} - set(index)
         if missing:
             raise ValueError(f"no vectors for {', '.join(sorted(missing))}")
+        units = pd.DataFrame(normalize(list(index.values())), index=list(index))
     except Exception as error:
         sys.exit(f"error: {args.data}: {' '.join(str(error).split())[:500]}")
-    units = pd.DataFrame(normalize(list(index.values())), index=list(index))
     print(f"{units.shape[0]:,} words, {units.shape[1]} dimensions\n\nCosine similarity")
     compared = units.loc[args.words]
     print((compared @ compared.T).round(2).to_string(), "\n\nNearest words")

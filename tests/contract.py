@@ -464,13 +464,16 @@ def test_trains_and_keeps_the_best_epoch(script, finished, data_dir):
 def test_each_epoch_has_its_own_order(script, finished, data_dir, tmp_path):
     """Seeded fit on arrays shuffles alike in every epoch (tensorflow/tensorflow#35682).
 
-    A run that goes on does not begin with the first epoch's order again.
+    A run that goes on begins neither with the first epoch's order again nor with its dropout.
     """
     folders = tmp_path / "new", copy(finished, tmp_path / "run")
     lists = [command(script, data_dir, folder, "--epochs", EPOCHS + 1)[1:] for folder in folders]
     outcomes = run_each(script, lists, tmp_path, "orders")
-    orders = sum([json.loads(outcome["stdout"].splitlines()[-1]) for outcome in outcomes], [])
+    found = [json.loads(outcome["stdout"].splitlines()[-1]) for outcome in outcomes]
+    orders = [order for *three, _ in found for order in three]
     assert len(orders) == len(set(orders)) == 6
+    if re.search(r"layers\.(Dropout|Random)|dropout=", (ROOT / script).read_text()):
+        assert found[0][-1] != found[1][-1], "the first epoch's dropout again"
 
 
 @pytest.mark.slow

@@ -15,15 +15,16 @@ import zlib
 from pathlib import Path
 
 import keras
+import numpy as np
 
 
 def print_orders(model, rows, **_):
-    """In place of `fit`: a checksum of the labels in the order of each epoch."""
+    """In place of `fit`: a checksum of the labels in the order of each epoch, a random number."""
     orders = [0, 0, 0]
     for epoch in range(3):
         for _, y, *_ in rows:
             orders[epoch] = zlib.crc32(y.numpy().tobytes(), orders[epoch])
-    print(json.dumps(orders))
+    print(json.dumps([*orders, np.random.random()]))  # noqa: NPY002
     sys.exit(0)
 
 

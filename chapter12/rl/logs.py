@@ -17,10 +17,10 @@ def plot_logs(paths, output):
     """Draw reward over steps, one colour for each log: of each episode, and the mean of 20."""
     ax = plt.figure(figsize=(8, 4)).gca()
     for number, path in enumerate(map(Path, paths)):
-        log, color = read_log(path), f"C{number}"
+        log, color, name = read_log(path), f"C{number}", path.parent.name or path.stem
         mean = log["episode_reward"].rolling(20, min_periods=1).mean()
         ax.plot(log["nb_steps"], log["episode_reward"], color=color, linewidth=0.5, alpha=0.3)
-        ax.plot(log["nb_steps"], mean, color=color, label=path.parent.name or path.stem)
+        ax.plot(log["nb_steps"], mean, color=color, label=name.replace("$", r"\$"))
     ax.set(xlabel="steps", ylabel="reward of an episode (thick: mean of 20)")
     ax.legend()
     plt.savefig(output, bbox_inches="tight")
