@@ -491,6 +491,8 @@ def test_finished_it_only_reports(script, finished, data_dir, tmp_path):
     lists = [command(script, data_dir, again)[1:]]
     if script in KINDS:
         lists[0] += ["--data", copy(data_dir / KINDS[script], tmp_path / f"my_{KINDS[script]}")]
+    if "glove" in script:
+        lists[0] += ["--vectors", copy(VECTORS, tmp_path / "my_vectors.txt")]
     if script in TRAINERS:
         lists.append(command(script, data_dir, again, "--evaluate")[1:])
         lists.append(command(script, data_dir, more, "--epochs", EPOCHS + 1)[1:])
@@ -709,6 +711,10 @@ def other_settings(script, folder):
         options += [["--ema", 0.99]]
     if script in KINDS:
         options += [["--data", write_data(folder / KINDS[script], seed=1)]]
+    if "chapter07" in script:  # other images to validate with
+        with np.load(write_data(folder / f"same {IMAGES}")) as arrays:
+            np.savez(folder / f"other {IMAGES}", **dict(arrays) | {"x_test": arrays["x_test"] // 2})
+        options += [["--data", folder / f"other {IMAGES}"]]
     if "lunar" in script:
         options += [["--units", 8]]
     if "conditional" in script:  # the same images under other labels
