@@ -117,7 +117,7 @@ def score_translations(translations, references):
     metric = sacrebleu.BLEU(tokenize=tokenize)
     bleu = metric.corpus_score(translations, columns, n_bootstrap=1000)
     signature = str(metric.get_signature())
-    interval = json.loads(bleu.format(signature=signature, is_json=True))["confidence_var"]
+    interval = json.loads(bleu.format(signature=signature, is_json=True)).get("confidence_var", 0.0)
     exact = [text in right for text, right in zip(translations, references, strict=True)]
     return {
         "bleu": bleu.score,

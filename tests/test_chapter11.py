@@ -168,7 +168,9 @@ def test_every_reference_counts():
     assert found["exact_match"] == 100 and found["tokenizer"] == "13a"
     assert found["bleu"] == pytest.approx(100) and found["chrf"] == pytest.approx(100)
     worse = infer.score_translations(["Allez !", "Il fait chaud ce soir."], references)
-    assert worse["exact_match"] == 50 and worse["bleu"] < 70
+    assert worse["exact_match"] == 50 and worse["bleu"] < 70 and worse["bleu_interval"] > 0
+    wrong = infer.score_translations(["zzz", "zzz"], references)  # then sacreBLEU gives no interval
+    assert wrong["bleu"] == wrong["bleu_interval"] == 0
     train = pd.DataFrame({"english": ["Go.", "I am here."], "french": ["Va !", "Je suis ici."]})
     assert infer.fit_baseline(train, ["I am not here!"]) == ["Je suis ici."]
 
