@@ -152,7 +152,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", metavar="SOURCE", help='"sample", a zip file or a folder')
     parser.add_argument("--classes", nargs=2, default=CLASSES, help="default: cat dog")
-    parser.add_argument("--output", type=Path, help=f"default: {FETCHED[1]}")
+    parser.add_argument("--output", type=Path, help=f"default: {YOURS}")
     parser.add_argument("--seed", type=int, default=1, help="another seed, another split")
     args = parser.parse_args()
     source, output = {None: FETCHED, "sample": SAMPLE}.get(args.data) or (args.data, YOURS)

@@ -112,7 +112,7 @@ def main():
     metrics = {"seed": args.seed, "folds": args.folds, "steps": args.steps, "lines": lines}
     metrics["val"] = {name: means.loc[name].to_dict("index") for name in lines}
     (args.output / "metrics.json").write_text(json.dumps(metrics, indent=2))
-    curves = means.rename(lambda name: str(name).replace("$", r"\$"), level="run").unstack("run")
+    curves = means.rename(lambda name: name.replace("$", r"\$"), level="run").unstack("run")
     curves["mean"].plot(yerr=curves["std"], marker="o", capsize=4, logx=True)
     plt.gca().set(xlabel="training photographs", ylabel="accuracy, mean ± standard deviation")
     plt.savefig(args.output / "how_much_data.png")

@@ -10,7 +10,7 @@ are near heaps, but of no more than four. "Off the data": most are not even near
 
 First the learning rates: trainings that differ in nothing else. Then the loss: the further a
 discriminator is ahead, the less gradient most points get from log(1 - D), the loss that saturates,
-and the more from -log D, the book's (label 1 for made images).
+but not from -log D, the book's (label 1 for made images).
 """
 
 import argparse
