@@ -153,6 +153,7 @@ def report(model, data):
 def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", metavar="SOURCE", help='"sample" or an .npz file')
+    parser.add_argument("--dropout", type=float, default=0.5, help="0 to 1, default: 0.5")
     parser.add_argument("--epochs", type=int, default=50, help="default: 50")
     parser.add_argument("--batch-size", type=int, default=30, help="default: 30")
     parser.add_argument("--seed", type=int, default=1, help="default: 1")
@@ -163,6 +164,8 @@ def parse_arguments():
     args.run_dir = args.run_dir or Path("runs", f"mlp_mnist_dropout{suffix}")
     if args.epochs < 1 or args.batch_size < 1 or not 0 <= args.seed < 2**32:
         parser.error("--epochs and --batch-size begin at 1, --seed at 0")
+    if not 0 <= args.dropout < 1:
+        parser.error("--dropout is a part of 1")
     return args
 
 
@@ -174,14 +177,14 @@ def main():
         data = load_data(args.data)
         train_X, train_y, names = data["train_X"], data["train_y"], data["class_names"]
         settings = {"script": "mlp_mnist_dropout", "class_names": names, "seed": args.seed}
-        settings |= {"batch_size": args.batch_size}
+        settings |= {"batch_size": args.batch_size, "dropout": args.dropout}
         settings["data"] = zlib.crc32(train_X.tobytes() + train_y.tobytes())
         if args.evaluate:
             if json.loads((args.run_dir / "settings.json").read_text())["class_names"] != names:
                 raise ValueError(f"{args.run_dir} was trained on other classes")
             return report(keras.models.load_model(best), data)
         model, done = open_run(args.run_dir, settings, train_X, train_y)
-        model = model or build_network(train_X.shape[1], len(names))
+        model = model or build_network(train_X.shape[1], len(names), args.dropout)
         model.make_train_function()  # what a backend refuses, it says here
     except Exception as error:  # NumPy, zlib, h5py and Keras raise a dozen kinds
         sys.exit(f"error: {args.data or 'MNIST'}: {' '.join(str(error).split())[:500]}")
