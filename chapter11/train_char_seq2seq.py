@@ -1,9 +1,10 @@
 """Train the book's sequence-to-sequence network: English in, French out, one character at a time.
 
-Book: chapter 11, "Machine translation", up to "Training".
+Book: chapter 11, "Machine translation", up to "Training"; and "Attention", which it describes.
 
     python data/fetch.py fra-eng                             # the real pairs, once
     python chapter11/train_char_seq2seq.py                   # the first 50,000
+    python chapter11/train_char_seq2seq.py --attention --run-dir runs/attention
     python chapter11/train_char_seq2seq.py --data sample     # a stand-in, needs no network
     python chapter11/train_char_seq2seq.py --data deu.txt    # any pair of manythings.org/anki
     python chapter11/infer_char_seq2seq.py runs/train_char_seq2seq    # translates
@@ -12,6 +13,10 @@ One LSTM reads the English sentence; its last state is all that a second LSTM ge
 That one writes the French sentence: in training with the right answer so far as its input (teacher
 forcing), afterwards with its own. What to look for: most characters are right, and most
 translations wrong, since in use one early mistake spoils the rest.
+
+So a sentence must pass through two vectors of 256 numbers. With attention the decoder compares its
+output with the encoder's at each English character (a dot product: Luong et al., 2015); the softmax
+of these scores says how much of each goes into the next French character (attention.png).
 """
 
 import argparse
@@ -83,16 +88,20 @@ def one_hot(num_tokens, name, mask_zero=False):
     )
 
 
-def build_model(lstm_units, num_encoder_tokens, num_decoder_tokens, steps=1000):
+def build_model(lstm_units, num_encoder_tokens, num_decoder_tokens, steps=1000, attention=False):
     """The book's network for training, compiled; infer_char_seq2seq.py makes the two others of it.
 
     Characters (n, length) and the translation so far (n, length), as numbers, to the probabilities
-    of its next character at each place. 0 is padding. `steps`: batches in an epoch.
+    of its next character at each place. 0 is padding. `steps`: batches in an epoch. `attention`
+    comes between the decoder's LSTM and its softmax.
     """
     encoder_input = keras.Input((None,), dtype="int32", name="encoder_input")
-    # Masked: the state is that after the last character, not after the padding.
+    # Masked: no attention goes to padding, and the state is that after the last character.
     x = one_hot(num_encoder_tokens, "encoder_one_hot", mask_zero=True)(encoder_input)
-    _, *encoder_states = layers.LSTM(lstm_units, return_state=True, name="encoder_lstm")(x)
+    encoder_lstm = layers.LSTM(
+        lstm_units, return_sequences=attention, return_state=True, name="encoder_lstm"
+    )
+    encoder_outputs, *encoder_states = encoder_lstm(x)
 
     decoder_input = keras.Input((None,), dtype="int32", name="decoder_input")
     x = one_hot(num_decoder_tokens, "decoder_one_hot")(decoder_input)
@@ -100,6 +109,11 @@ def build_model(lstm_units, num_encoder_tokens, num_decoder_tokens, steps=1000):
         lstm_units, return_sequences=True, return_state=True, name="decoder_lstm"
     )
     x, *_ = decoder_lstm(x, initial_state=encoder_states)
+    if attention:
+        attend = layers.Attention(name="attention")
+        context, _ = attend([x, encoder_outputs], return_attention_scores=True)
+        x = layers.Concatenate(name="join")([context, x])
+        x = layers.Dense(lstm_units, activation="tanh", name="combine")(x)
     output = layers.Dense(num_decoder_tokens, activation="softmax", name="softmax_output")(x)
 
     model = keras.Model([encoder_input, decoder_input], output, name="char_seq2seq")
@@ -171,19 +185,39 @@ def open_run(run_dir, settings, batches):
     return model, done
 
 
-def report(model, data):
+def report(model, data, run_dir):
     """Losses and accuracies per character, each given the right ones before it, as a dict."""
     scores = {}
     for part in ("train", "val", "test"):
         batches = make_batches(data, part, 256)
         scores[part] = model.evaluate(batches, verbose=0, return_dict=True)
         print(f"{part:>5} accuracy {scores[part]['accuracy']:.4f} per character")
+    if any(layer.name == "attention" for layer in model.layers):
+        plot_attention(model, data, run_dir / "attention.png")
     return scores
+
+
+def plot_attention(model, data, path):
+    """How much each English character counts for each French one, for the longest test sentence."""
+    test = data["pairs"][data["pairs"]["part"] == "test"]
+    english, french, _ = test.loc[test["english"].str.len().idxmax()]
+    english = [char for char in english if char in data["input_tokens"]]
+    french = [char for char in "\t" + french if char in data["target_tokens"]]
+    texts = [vectorize([english], data["input_tokens"]), vectorize([french], data["target_tokens"])]
+    attention = keras.Model(model.inputs, model.get_layer("attention").output[1])
+    weights = attention.predict_on_batch([ids.to_tensor().numpy() for ids in texts])[0]
+    plt.figure(figsize=(8, 8))
+    plt.imshow(weights, cmap="Greys")
+    plt.xticks(range(len(english)), english)
+    plt.yticks(range(len(french)), [*french[1:], "end"])
+    plt.savefig(path)
+    plt.close()
 
 
 def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", metavar="SOURCE", help='"sample" or a file of pairs')
+    parser.add_argument("--attention", action="store_true", help="look back at every character")
     parser.add_argument("--num-samples", type=int, default=50000, help="pairs; default: 50000")
     parser.add_argument("--epochs", type=int, default=20, help="default: 20 (the book: 100)")
     parser.add_argument("--batch-size", type=int, default=128, help="default: 128")
@@ -206,17 +240,17 @@ def main():
         data = load_data(args.data, args.num_samples)
         checksum = zlib.crc32(data["pairs"].to_csv().encode())
         settings = {"script": "train_char_seq2seq", "data": checksum}
-        settings |= {"seed": args.seed, "batch_size": args.batch_size}
+        settings |= {"seed": args.seed, "batch_size": args.batch_size, "attention": args.attention}
         tokens = {name: data[name] for name in ("input_tokens", "target_tokens")}
         if args.evaluate:
             there = json.loads((args.run_dir / "settings.json").read_text())
             if there | tokens | {"data": checksum} != there:
                 raise ValueError(f"{best} was trained on other pairs, perhaps on some of these")
-            return report(keras.models.load_model(best), data)
+            return report(keras.models.load_model(best), data, args.run_dir)
         batches = make_batches(data, "train", args.batch_size)
         model, done = open_run(args.run_dir, settings | tokens, batches)
         sizes = [len(names) + 1 for names in tokens.values()]  # 0 is padding
-        model = model or build_model(256, *sizes, len(batches))
+        model = model or build_model(256, *sizes, len(batches), args.attention)
         model.make_train_function()  # what a backend refuses, it says here
         data["pairs"].to_csv(args.run_dir / "pairs.csv", index=False)  # for the translations
     except Exception as error:  # zlib, h5py and Keras raise a dozen kinds
@@ -233,7 +267,7 @@ def main():
     history = pd.read_csv(args.run_dir / "history.csv", index_col="epoch").rename(lambda n: n + 1)
     history.plot(subplots=[("loss", "val_loss"), ("accuracy", "val_accuracy")], grid=True)
     plt.savefig(args.run_dir / "learning_curves.png")
-    metrics = settings | report(keras.models.load_model(best), data)
+    metrics = settings | report(keras.models.load_model(best), data, args.run_dir)
     metrics |= {"epochs": len(history), "best_epoch": int(history["val_loss"].argmin()) + 1}
     (args.run_dir / "metrics.json").write_text(json.dumps(metrics, indent=2))
     print(f"Model, metrics and curves are in {args.run_dir}")

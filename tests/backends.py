@@ -84,7 +84,7 @@ chapter10/lstm_newsgroups.py --data sample --epochs 1
 chapter10/lstm_imdb.py --data sample --epochs 1
 chapter11/train_char_seq2seq.py --data sample --epochs 1
 chapter11/infer_char_seq2seq.py runs/train_char_seq2seq_sample
-chapter11/train_attention_seq2seq.py --data sample --epochs 1
+chapter11/train_char_seq2seq.py --data sample --epochs 1 --attention --run-dir runs/attention
 chapter11/train_transformer_seq2seq.py --data sample --epochs 1
 chapter11/infer_char_seq2seq.py runs/train_transformer_seq2seq_sample
 chapter12/q_learning_table.py --episodes 200

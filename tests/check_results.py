@@ -142,7 +142,7 @@ ROWS = [
      ("BLEU", "test.bleu", 1), ("nearest sentence", "baselines.nearest_bleu", 1), ""),
     (11, "English to French, by characters with attention", "described",
      seeds("attention_seq2seq", 1), ("BLEU", "test.bleu", 1),
-     ("nearest sentence", "baselines.nearest_bleu", 1), ""),
+     ("nearest sentence", "baselines.nearest_bleu", 1), "--attention"),
     (11, "English to French, a transformer on pieces of words", "an exercise",
      seeds("transformer_seq2seq", 1), ("BLEU", "test.bleu", 1),
      ("nearest sentence", "baselines.nearest_bleu", 1), ""),

@@ -55,8 +55,7 @@ TRAINERS = {
     "chapter10/cnn_newsgroups_glove.py": (POSTS, 280, "val_accuracy"),
     "chapter10/lstm_imdb.py": (REVIEWS, 220, "val_accuracy"),
     "chapter10/lstm_newsgroups.py": (POSTS, 220, "val_accuracy"),
-    "chapter11/train_char_seq2seq.py": (PAIRS, 245, "val_loss"),
-    "chapter11/train_attention_seq2seq.py": (PAIRS, 265, "val_loss"),
+    "chapter11/train_char_seq2seq.py": (PAIRS, 280, "val_loss"),
     "chapter11/train_transformer_seq2seq.py": (PAIRS, 290, "val_loss"),
 }
 # Searches train many networks; what goes on after a kill is their list of finished evaluations.

@@ -13,28 +13,30 @@ import pandas as pd
 import pytest
 from conftest import ROOT, load_script, run_python
 
-SCRIPTS = [f"chapter11/train_{name}_seq2seq.py" for name in ("char", "attention", "transformer")]
+SCRIPTS = [f"chapter11/train_{name}_seq2seq.py" for name in ("char", "transformer")]
 INFER = "chapter11/infer_char_seq2seq.py"
 SAMPLE = ROOT / "data" / "samples" / "fra.txt"
-IDS = ["char", "attention", "transformer"]
-char, attention, transformer = trainers = [load_script(script) for script in SCRIPTS]
+char, transformer = trainers = [load_script(script) for script in SCRIPTS]
 infer = load_script(INFER)
-every_trainer = pytest.mark.parametrize("module", trainers, ids=IDS)
+every_trainer = pytest.mark.parametrize("module", trainers, ids=["char", "transformer"])
+every_network = pytest.mark.parametrize("network", ["char", "attention", "transformer"])
 
 
 @cache
-def untrained(module):
-    """Sentences and a network of 12 units whose characters are not about equally probable."""
+def untrained(network):
+    """Script, sentences, and a network of 12 units that finds some characters more probable."""
+    module = transformer if network == "transformer" else char
     data = module.load_data("sample", 300)
     keras.utils.set_random_seed(1)
     sizes = [len(data[name]) + 1 for name in ("input_tokens", "target_tokens")]
-    small = {"dim": 12, "heads": 2}
-    build = module.build_model
-    model = build(sizes[0], **small) if module is transformer else build(12, *sizes)
+    if module is transformer:
+        model = module.build_model(sizes[0], dim=12, heads=2)
+    else:
+        model = module.build_model(12, *sizes, attention=network == "attention")
     rng = np.random.default_rng(1)
     for weight in model.trainable_weights:
         weight.assign(rng.normal(0, 0.8, weight.shape))
-    return data, model
+    return module, data, model
 
 
 @every_trainer
@@ -117,15 +119,15 @@ def test_networks_are_the_books():
 
     lstm = [4 * 256 * (inputs + 256 + 1) for inputs in (71, 94)]
     assert trainable(char.build_model(256, 71, 94)) == sum(lstm) + 257 * 94
-    assert trainable(attention.build_model(256, 71, 94)) == sum(lstm) + 257 * 94 + 513 * 256
+    assert trainable(char.build_model(256, 71, 94, attention=True)) == sum(lstm) + 257 * 94 + 513 * 256
     found = np.asarray(char.one_hot(4, "x")(np.array([[3, 1, 0]])))[0]
     assert found.tolist() == [[0, 0, 0, 1], [0, 1, 0, 0], [1, 0, 0, 0]]
 
 
-@every_trainer
-def test_padding_changes_nothing_and_no_position_sees_what_comes_after_it(module):
+@every_network
+def test_padding_changes_nothing_and_no_position_sees_what_comes_after_it(network):
     """The state is that after the last real character; attention sees no padding."""
-    data, model = untrained(module)
+    module, data, model = untrained(network)
     english = module.vectorize(data["pairs"]["english"][::60], data["input_tokens"])
     french = module.vectorize("\t" + data["pairs"]["french"][::60], data["target_tokens"])
     together = np.pad(english.to_tensor(), ((0, 0), (0, 5))), french.to_tensor().numpy()
@@ -141,10 +143,10 @@ def test_padding_changes_nothing_and_no_position_sees_what_comes_after_it(module
     assert abs(first[5:] - second[5:]).max() > 1e-3
 
 
-@every_trainer
-def test_decoding_by_steps_is_the_whole_network_on_what_it_has_written(module, tmp_path):
+@every_network
+def test_decoding_by_steps_is_the_whole_network_on_what_it_has_written(network, tmp_path):
     """What the whole network, given the text so far, would write next."""
-    data, model = untrained(module)
+    module, data, model = untrained(network)
     model.save(tmp_path / "model.keras")
     data = infer.create_reverse_indices(dict(data))
     end = data["target_tokens"].index("\n") + 1
@@ -183,14 +185,16 @@ def test_languages_without_spaces_are_counted_by_characters(right):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("script", SCRIPTS, ids=IDS)
-def test_round_trip_in_fresh_processes_letter_for_letter(script, tmp_path):
+@every_network
+def test_round_trip_in_fresh_processes_letter_for_letter(network, tmp_path):
     """One process trains, another translates the test sentences, this one too.
 
     It scores them by all references, and by looking up the nearest training sentence.
     """
     run_dir = tmp_path / "run"
+    script = SCRIPTS[network == "transformer"]
     options = ["--data", "sample", "--num-samples", 60, "--batch-size", 16, "--epochs", 1]
+    options += ["--attention"] * (network == "attention")
     result = run_python(script, *options, "--run-dir", run_dir)
     assert result.returncode == 0, result.stdout + result.stderr
     result = run_python(INFER, run_dir, cwd=tmp_path)
@@ -213,7 +217,7 @@ def test_round_trip_in_fresh_processes_letter_for_letter(script, tmp_path):
 
 
 def test_sentences_given_and_typed_and_broken_runs(monkeypatch, capsys, tmp_path):
-    data, model = untrained(char)
+    _, data, model = untrained("char")
     model.save(tmp_path / "model.keras")
     settings = {name: data[name] for name in ("input_tokens", "target_tokens")}
     (tmp_path / "settings.json").write_text(json.dumps(settings))
