@@ -28,9 +28,8 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import train_test_split
 
-DATA = Path(__file__).resolve().parent.parent / "data"
-NEWSGROUPS = DATA / "newsgroups" / "20_newsgroup"  # python data/fetch.py newsgroups
-SAMPLE = DATA / "samples" / "20_newsgroup.tar.gz"
+NEWSGROUPS = Path(__file__).resolve().parent.parent / "data" / "newsgroups" / "20_newsgroup"
+SAMPLE = NEWSGROUPS.parent.parent / "samples" / "20_newsgroup.tar.gz"
 # A post's header, which names its group: to read it would be cheating. Other texts stay whole.
 HEADER = re.compile(r"\A([\w-]+:.*\n|[ \t].*\n)*(From|Newsgroups): .*\n(.+\n)*\n")
 
@@ -134,6 +133,7 @@ def open_run(run_dir, settings, batches):
     if not last.exists():
         return None, 0
     lines = log.read_bytes().splitlines(keepends=True)
+    keras.utils.set_random_seed((settings["seed"] + len(lines)) % 2**32)  # not epoch 1's again
     model = keras.models.load_model(last)
     model.evaluate(batches.take(1), verbose=0)  # is it a network for rows like these?
     done = int(model.optimizer.iterations) // len(batches)

@@ -43,7 +43,7 @@ TRAINERS = {
     "chapter03/mlp_wine_tensorboard.py": (WINE, 165, "val_loss"),
     "chapter03/dnn_wine_tensorboard.py": (WINE, 170, "val_loss"),
     "chapter03/dnn_wine_broken.py": (WINE, 170, "val_loss"),
-    "chapter04/dnn_eeg.py": (EEG, 262, "val_roc_auc"),
+    "chapter04/dnn_eeg.py": (EEG, 245, "val_roc_auc"),
     "chapter05/mlp_mnist.py": (DIGITS, 220, "val_accuracy"),
     "chapter05/mlp_mnist_dropout.py": (DIGITS, 210, "val_accuracy"),
     "chapter05/mlp_mnist_l2.py": (DIGITS, 215, "val_accuracy"),
@@ -54,7 +54,7 @@ TRAINERS = {
     "chapter10/cnn_newsgroups.py": (POSTS, 220, "val_accuracy"),
     "chapter10/cnn_newsgroups_glove.py": (POSTS, 280, "val_accuracy"),
     "chapter10/lstm_imdb.py": (REVIEWS, 220, "val_accuracy"),
-    "chapter10/lstm_newsgroups.py": (POSTS, 220, "val_accuracy"),
+    "chapter10/lstm_newsgroups.py": (POSTS, 110, "val_accuracy"),
     "chapter11/train_char_seq2seq.py": (PAIRS, 280, "val_loss"),
     "chapter11/train_transformer_seq2seq.py": (PAIRS, 290, "val_loss"),
 }
@@ -90,11 +90,13 @@ OPTIONS["chapter08/inceptionv3_dogs_cats.py"] = [
     *("--unfreeze-after", 2),
 ]
 OPTIONS["chapter10/cnn_newsgroups_glove.py"] = ["--epochs", EPOCHS, "--vectors", VECTORS]
-# Modules that the book itself splits off: copied along with the script that imports them.
+# Copied along with the script that imports them: modules that the book itself splits off, and the
+# script that one beyond the book changes.
 MODULES = {
     "chapter04/dnn_eeg.py": ["roc_callback.py"],
     "chapter06/hyperband_mnist.py": ["hyperband.py"],
     "chapter08/inceptionv3_dogs_cats.py": ["data_setup.py"],
+    "chapter10/lstm_newsgroups.py": ["cnn_newsgroups.py"],
     "chapter13/gan_mnist_conditional.py": ["gan_mnist.py"],
 } | dict.fromkeys(AGENTS, ["rl"])
 # Files of the chapters that call fit and are no trainers: lessons and comparisons.
@@ -355,9 +357,9 @@ def test_every_trainer_is_held_to_this():
 def test_short_and_its_network_near_the_top(script):
     """One thing, one name: what the book does not name has the same name in every script."""
     text = (ROOT / script).read_text()
-    functions = {
-        node.name: node for node in ast.parse(text).body if isinstance(node, ast.FunctionDef)
-    }
+    tree = ast.parse(text).body
+    functions = {node.name: node for node in tree if isinstance(node, ast.FunctionDef)}
+    imported = [node.names for node in tree if isinstance(node, ast.ImportFrom)]
     lines, main_lines, network_from = 150, 40, 100
     networks = {"build_network", "build_model", "build_model_feature_extraction"}
     names = {"load_data", "parse_arguments", "report"}
@@ -375,7 +377,7 @@ def test_short_and_its_network_near_the_top(script):
         names = {"make_env", "build_agent", "build_callbacks", "parse_arguments", "report"}
     assert text.count("\n") <= lines
     assert functions["main"].end_lineno - functions["main"].lineno < main_lines
-    assert names <= set(functions)
+    assert names <= {*functions, *(alias.name for aliases in imported for alias in aliases)}
     (network,) = networks & set(functions)
     assert functions[network].lineno < network_from
 

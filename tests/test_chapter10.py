@@ -168,7 +168,7 @@ def test_archives_and_folders_give_the_same(script, name, tmp_path):
     assert not [text for text in packed["train_X"] if "Newsgroups:" in text]
 
 
-@pytest.mark.parametrize("script", [cnn, glove, lstm])
+@pytest.mark.parametrize("script", [cnn, glove])
 def test_one_policy_for_encodings_and_for_archives(script, tmp_path):
     file = tmp_path / "1"
     for content in ("naïve".encode(), "naïve".encode("latin-1"), b"\xef\xbb\xbfna\xc3\xafve"):

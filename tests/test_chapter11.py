@@ -119,7 +119,8 @@ def test_networks_are_the_books():
 
     lstm = [4 * 256 * (inputs + 256 + 1) for inputs in (71, 94)]
     assert trainable(char.build_model(256, 71, 94)) == sum(lstm) + 257 * 94
-    assert trainable(char.build_model(256, 71, 94, attention=True)) == sum(lstm) + 257 * 94 + 513 * 256
+    attentive = char.build_model(256, 71, 94, attention=True)
+    assert trainable(attentive) == sum(lstm) + 257 * 94 + 513 * 256
     found = np.asarray(char.one_hot(4, "x")(np.array([[3, 1, 0]])))[0]
     assert found.tolist() == [[0, 0, 0, 1], [0, 1, 0, 0], [1, 0, 0, 0]]
 
