@@ -23,9 +23,8 @@ import numpy as np
 import pandas as pd
 import tensorflow as tf
 from keras import callbacks, layers
-from roc_callback import RocAUCScore, compare_aucs
+from roc_callback import RocAUCScore, compare_aucs, plot_curves
 from sklearn import metrics
-from sklearn.calibration import CalibrationDisplay
 from sklearn.ensemble import ExtraTreesClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import train_test_split
@@ -34,6 +33,7 @@ from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
 EEG = Path(__file__).resolve().parent.parent / "data" / "eeg" / "eeg.csv"
 SAMPLE = EEG.parent.parent / "samples" / "eeg.csv"
+PARTS = ("train", "val", "test")
 
 
 def load_data(source=None, label=None, group_by_recording=False, split=0):
@@ -52,34 +52,27 @@ def load_data(source=None, label=None, group_by_recording=False, split=0):
         separator = max(",;\t", key=file.readline().count)
     table = pd.read_csv(path, sep=separator, index_col=False)
     label = label or ("y" if "y" in table else table.columns[-1])
-    if label not in table or table.shape[1] < 2 or table[label].isna().any():
-        raise ValueError(f"it has no column {label}, or no other, or not a class in each row")
-    y, ids = table.pop(label), table.iloc[:, 0].astype(str)
-    classes = y.value_counts().index.tolist()  # the rarest last
-    if len(classes) != 2 and not {1} < set(classes) <= {1, 2, 3, 4, 5}:
-        raise ValueError(f"{label} has {len(classes)} classes, not two or the book's 1 to 5")
+    X, y = table.drop(columns=label), table[label]
+    classes, ids = y.value_counts().index.tolist(), X.iloc[:, 0].astype(str)  # the rarest last
+    if y.isna().any() or (len(classes) != 2 and not {1} < set(classes) <= {1, 2, 3, 4, 5}):
+        raise ValueError(f"{label} has {len(classes)} classes, not two or 1 to 5, or empty cells")
     positive = 1 if 1 in classes else classes[-1]
     y = (y == positive).to_numpy("int64")
     if ids.name.startswith("Unnamed") or pd.to_numeric(ids, errors="coerce").isna().all():
-        table = table.drop(columns=ids.name)
-    X = table.to_numpy("float32")
+        X = X.drop(columns=ids.name)
+    columns, X = X.columns.tolist(), X.to_numpy("float32")
     if X.size == 0 or not (abs(X) < 1e18).all():
         raise ValueError("it has no numbers, or an empty or huge cell")
-    groups = np.arange(len(y))
-    if group_by_recording:
-        groups = ids.str.extract(r"^X\d+\.(.+)$", expand=False)
-        if groups.isna().any():
-            raise ValueError("an id is not like X7.F003, second 7 of recording F003")
+    groups = ids.str.extract(r"^X\d+\.(.+)$", expand=False) if group_by_recording else ids.index
     units = pd.Series(y).groupby(groups).max()
-    if units.value_counts().min() < 10:
-        raise ValueError("it takes ten rows of each class, or ten recordings (X7.F003: of F003)")
+    if groups.isna().any() or units.value_counts().min() < 10:
+        raise ValueError("not ten rows, or recordings, of each class, or an id not like X7.F003")
     train, rest = train_test_split(units, test_size=0.2, stratify=units, random_state=split)
     val, test = train_test_split(rest, test_size=0.5, stratify=rest, random_state=split)
-    columns = list(table)
     print(f"{label} = {positive}: {y.mean():.1%} of {len(y)} rows; {columns[0]} to {columns[-1]}")
     data = {"columns": columns, "class_names": [f"not {positive}", str(positive)]}
-    for part, some in (("train", train), ("val", val), ("test", test)):
-        rows = np.isin(groups, some.index)
+    for part, some in zip(PARTS, (train, val, test), strict=True):
+        rows = groups.isin(some.index)
         data |= {f"{part}_X": X[rows], f"{part}_y": y[rows], f"{part}_groups": groups[rows]}
     return data
 
@@ -118,7 +111,7 @@ def create_callbacks(model, run_dir, data):
 
 
 def open_run(run_dir, settings, train_X, train_y):
-    """The last model of the same run in `run_dir` and the epochs done; None and 0 of a new one."""
+    """The last model of the same run in `run_dir`, or a new one; the epochs that it has done."""
     run_dir.mkdir(parents=True, exist_ok=True)
     noted, log, last = (run_dir / name for name in ("settings.json", "history.csv", "last.keras"))
     if not any(run_dir.iterdir()):
@@ -126,7 +119,7 @@ def open_run(run_dir, settings, train_X, train_y):
     if not noted.exists() or json.loads(noted.read_text()) != settings:
         raise ValueError(f"{run_dir} holds other files or settings; give another --run-dir")
     if not last.exists():
-        return None, 0
+        return build_network(train_X), 0
     lines = log.read_bytes().splitlines(keepends=True)
     model = keras.models.load_model(last)
     model.evaluate(train_X[:1], train_y[:1], verbose=0)  # is it a network for rows like these?
@@ -160,39 +153,29 @@ def fit_baselines(data):
 
 
 def report(model, data, run_dir):
-    """Scores as a dict, simpler models' beside them; their curves as a picture."""
-    scores, answers, baselines, y = {}, {}, fit_baselines(data), data["test_y"]
-    for part in ("train", "val", "test"):
-        answers[part] = model.predict(data[f"{part}_X"], batch_size=4096, verbose=0)[:, 0]
-    for name, p in {**answers, **baselines}.items():
+    """Scores as a dict, simpler models' beside the network's; their curves as a picture."""
+    p = {part: model.predict(data[f"{part}_X"], batch_size=4096, verbose=0)[:, 0] for part in PARTS}
+    baselines = fit_baselines(data)
+    scores, y = {}, data["test_y"]
+    for name, answers in {**p, **baselines}.items():
         truth = data.get(f"{name}_y", y)
-        accuracy, auc = np.mean(class_from_prob(p) == truth), metrics.roc_auc_score(truth, p)
-        scores[name] = {"accuracy": accuracy, "roc_auc": auc}
-        print(f"{name:>19} accuracy {accuracy:.4f}, ROC AUC {auc:.4f}")
+        accuracy = metrics.accuracy_score(truth, class_from_prob(answers))
+        scores[name] = {"accuracy": accuracy, "roc_auc": metrics.roc_auc_score(truth, answers)}
+    print(pd.DataFrame(scores).T.round(4))
     best = max(baselines, key=lambda name: scores[name]["roc_auc"])
-    gap, error = compare_aucs(y, answers["test"], baselines[best], data["test_groups"])
+    gap, error = compare_aucs(y, p["test"], baselines[best], data["test_groups"])
     print(f"The network's test ROC AUC minus that of {best}: {gap:+.4f} ± {error:.4f}")
     if np.bincount(y).min() < 20:
         print(f"With {np.bincount(y).min()} test rows of one class such scores mean little.")
-    scores |= {"roc_auc_gap": gap, "roc_auc_gap_error": error}
-    scores["operating_point"] = choose_operating_point(data["val_y"], answers["val"])
-    for name, point in (("half", 0.5), ("operating_point", scores["operating_point"])):
-        y_hat = class_from_prob(answers["test"], point)
+    chosen = choose_operating_point(data["val_y"], p["val"])
+    scores |= {"roc_auc_gap": gap, "roc_auc_gap_error": error, "operating_point": chosen}
+    for name, point in {"half": 0.5, "operating_point": chosen}.items():
+        y_hat = class_from_prob(p["test"], point)
         table = metrics.classification_report(y, y_hat, zero_division=0)
         print(f"Test rows, 1 from {point:.3g} on:\n{table}")
         scores["test"][f"recall_at_{name}"] = metrics.recall_score(y, y_hat)
         scores["test"][f"precision_at_{name}"] = metrics.precision_score(y, y_hat, zero_division=0)
-
-    fig, axes = plt.subplots(2, 2, figsize=(11, 10), layout="constrained")
-    for name, p in {"network": answers["test"], **baselines}.items():
-        for ax in axes[0]:
-            metrics.RocCurveDisplay.from_predictions(y, p, name=name, ax=ax)
-        metrics.PrecisionRecallDisplay.from_predictions(y, p, name=name, ax=axes[1, 0])
-    axes[0, 1].set(xlim=(0, 0.2), ylim=(0.8, 1), title="the corner of the ROC curves")
-    CalibrationDisplay.from_predictions(
-        y, answers["test"], n_bins=10, name="network", ax=axes[1, 1]
-    )
-    fig.savefig(run_dir / "curves.png")
+    plot_curves(y, {"network": p["test"], **baselines}, run_dir / "curves.png")
     return scores
 
 
@@ -222,30 +205,28 @@ def main():
     try:
         keras.utils.set_random_seed(args.seed)
         data = load_data(args.data, args.label, args.group_by_recording, args.split)
-        train_X, train_y = data["train_X"], data["train_y"]
+        X, y = data["train_X"], data["train_y"]
         same = {"columns": data["columns"], "class_names": data["class_names"]}
         same |= {"group_by_recording": args.group_by_recording, "split": args.split}
         settings = same | {"script": "dnn_eeg", "seed": args.seed, "balanced": args.balanced}
-        settings |= {"batch_size": args.batch_size}
-        settings["data"] = zlib.crc32(train_X.tobytes() + train_y.tobytes())
+        settings |= {"batch_size": args.batch_size, "data": zlib.crc32(X.tobytes() + y.tobytes())}
         if args.evaluate:
             if not same.items() <= json.loads((args.run_dir / "settings.json").read_text()).items():
                 raise ValueError(f"{args.run_dir} was trained on other columns, classes or rows")
             return report(keras.models.load_model(best), data, args.run_dir)
-        model, done = open_run(args.run_dir, settings, train_X, train_y)
-        model = model or build_network(train_X)
+        model, done = open_run(args.run_dir, settings, X, y)
         model.make_train_function()  # what a backend refuses, it says here
     except Exception as error:  # pandas, zlib, h5py and Keras raise a dozen kinds
         sys.exit(f"error: {args.data or 'data/fetch.py eeg'}: {' '.join(str(error).split())[:500]}")
     model.summary()
-    rows = tf.data.Dataset.from_tensor_slices((train_X, train_y))
+    rows = tf.data.Dataset.from_tensor_slices((X, y)).shuffle(len(X), seed=args.seed + done)
     model.fit(
-        rows.shuffle(len(rows), seed=args.seed + done).batch(args.batch_size),
+        rows.batch(args.batch_size),
         epochs=args.epochs,
         initial_epoch=done,
         validation_data=(data["val_X"], data["val_y"]),
         callbacks=create_callbacks(model, args.run_dir, data),
-        class_weight={0: 1, 1: 1 / train_y.mean() - 1} if args.balanced else None,
+        class_weight={0: 1, 1: 1 / y.mean() - 1} if args.balanced else None,
         shuffle=False,  # the rows are, anew in each epoch
     )
     history = pd.read_csv(args.run_dir / "history.csv", index_col="epoch").rename(lambda n: n + 1)

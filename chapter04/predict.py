@@ -29,15 +29,13 @@ def main():
         with args.table.open() as file:
             separator = max(",;\t", key=file.readline().count)
         # As text, so that what is passed through stays as it is.
-        options = {"dtype": str, "keep_default_na": False, "index_col": False}
-        table = pd.read_csv(args.table, sep=separator, **options)
+        table = pd.read_csv(args.table, sep=separator, dtype=str, na_filter=False, index_col=False)
         trained = json.loads((args.run_dir / "metrics.json").read_text())
         X = table[trained["columns"]].to_numpy("float32")
         if not np.isfinite(X).all():
             raise ValueError("a cell is not a number")
         p = keras.models.load_model(args.run_dir / "model.keras").predict(X, verbose=0)[:, 0]
-        point = args.operating_point
-        point = trained["operating_point"] if point is None else point
+        point = trained["operating_point"] if args.operating_point is None else args.operating_point
         table["predicted_probability"] = p
         table["predicted_class"] = np.where(p >= point, *reversed(trained["class_names"]))
         if args.output:
