@@ -59,8 +59,7 @@ def summarize(groups):
         rows[group] = {"runs": len(histories)}
         for name, mean, deviation in zip(figures, figures.mean(), figures.std(), strict=True):
             digits = 0 if "epoch" in name else 4
-            text = f"{mean:.{digits}f} ± {deviation:.{digits}f}"
-            rows[group][name] = text.removesuffix(" ± nan")
+            rows[group][name] = f"{mean:.{digits}f} ± {deviation:.{digits}f}".removesuffix(" ± nan")
     return pd.DataFrame.from_dict(rows, orient="index")
 
 

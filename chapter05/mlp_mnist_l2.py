@@ -146,8 +146,7 @@ def report(model, data):
     baseline |= {"more": more.mean(), "error": more.sem()}
     print(" test accuracy {:.4f}, {:+.4f} ± {:.4f}: logistic regression".format(*baseline.values()))
     print(f"The network gives its answers to test_X {sureness.mean():.4f} on average.")
-    scores |= {"baselines": baseline, "sureness": float(sureness.mean())}
-    return scores
+    return scores | {"baselines": baseline, "sureness": float(sureness.mean())}
 
 
 def parse_arguments():

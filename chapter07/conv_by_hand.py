@@ -146,16 +146,12 @@ def draw_network(model, image, run_dir):
     draw(pictures, 8, run_dir / "feature_maps.png")
 
 
-def parse_arguments():
+def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", type=Path, help="a trained network (default: cnn_cifar10.py's)")
     parser.add_argument("--data", default=SAMPLE, help="an .npz file, for its first test image")
     parser.add_argument("--run-dir", type=Path, default="runs/conv_by_hand", help="for pictures")
-    return parser.parse_args()
-
-
-def main():
-    args = parse_arguments()
+    args = parser.parse_args()
     show_books_example()
     show_layer()
     show_sharing()
