@@ -90,7 +90,6 @@ def setup_data(folder, image_size, batch_size, seed=None):
         batch_size=batch_size,
         shuffle=seed is not None,
         seed=seed,
-        verbose=False,
     )
 
 
@@ -108,8 +107,6 @@ def load_data(source=None, image_size=299, batch_size=30):
         import data_setup
 
         data_setup.set_up(*data_setup.SAMPLE)
-    if not (folder / "train").is_dir():
-        raise ValueError(f"no folder {folder / 'train'}; data_setup.py makes train, val and test")
     data, seen = {"folder": folder}, {}
     for part in PARTS:
         data[part] = setup_data(folder / part, image_size, batch_size)
@@ -118,10 +115,10 @@ def load_data(source=None, image_size=299, batch_size=30):
         if names != data.setdefault("class_names", names) or len(set(y)) < 2:
             raise ValueError(f"{folder / part} needs photographs of both {data['class_names']}")
         with ThreadPoolExecutor() as pool:
-            digests = list(pool.map(check_photo, files))
-        for digest in seen.keys() & set(digests):
-            raise ValueError(f"{seen[digest]} is also in {part}: trained and tested on")
-        seen |= dict(zip(digests, files, strict=True))
+            digests = dict(zip(pool.map(check_photo, files), files, strict=True))
+        for digest in seen.keys() & digests.keys():
+            raise ValueError(f"{digests[digest]} is also {seen[digest]}: trained and tested on")
+        seen |= digests
     return data | {"checksum": zlib.crc32(f"{list(seen)} {data['train_y'].tolist()}".encode())}
 
 
@@ -159,10 +156,11 @@ def create_datagen():
 def create_callbacks(model, run_dir, name, first_epoch=0):
     """TensorBoard, a log, `model` saved after each epoch: last, best of all and of stage `name`."""
 
+    log, new = run_dir / "history.csv", run_dir / "new.keras"
+
     def save(epoch, logs):  # renamed when whole: a kill leaves the files of the epoch before
-        new = run_dir / "new.keras"
         model.save(new)
-        losses = pd.read_csv(run_dir / "history.csv")["val_loss"]
+        losses = pd.read_csv(log)["val_loss"]
         for file, those in (("model.keras", losses), (f"{name}.keras", losses[first_epoch:])):
             if those.idxmin() == epoch:
                 shutil.copy(new, run_dir / f"new_{file}").replace(run_dir / file)
@@ -170,29 +168,30 @@ def create_callbacks(model, run_dir, name, first_epoch=0):
 
     return [
         keras.callbacks.TensorBoard(run_dir / "tb" / name),
-        keras.callbacks.CSVLogger(run_dir / "history.csv", append=True),
+        keras.callbacks.CSVLogger(log, append=(run_dir / "last.keras").exists()),
         keras.callbacks.LambdaCallback(on_epoch_end=save),
     ]
 
 
-def open_run(run_dir, settings, data):
-    """The last model of the same run in `run_dir` and the epochs done; None and 0 of a new one."""
+def open_run(args, settings, data):
+    """The last model of the same run in --run-dir, or a new one; the epochs that it has done."""
+    run_dir = args.run_dir
     run_dir.mkdir(parents=True, exist_ok=True)
     noted, log, last = (run_dir / name for name in ("settings.json", "history.csv", "last.keras"))
     there = json.loads(noted.read_text()) if noted.exists() else None
     if any(run_dir.iterdir()) and there != settings:
         raise ValueError(f"{run_dir} holds other files or settings; give another --run-dir")
     if not last.exists():
-        log.unlink(missing_ok=True)  # of a first epoch that was cut off
-        return None, 0
+        model = build_model_feature_extraction(args.backbone, args.weights, args.image_size)
+        noted.write_text(json.dumps(settings))  # now that the weights are there
+        return model, 0
     lines = log.read_bytes().splitlines(keepends=True)
-    # New random numbers from here on, not those of the first epoch again.
-    keras.utils.set_random_seed((settings["seed"] + len(lines)) % 2**32)
+    keras.utils.set_random_seed((args.seed + len(lines)) % 2**32)  # not epoch 1's numbers again
     model = keras.models.load_model(last)
     model.evaluate(data["val"].take(1), verbose=0)  # is it a network for photographs like these?
     done = int(model.optimizer.iterations) // len(data["train"])
     if isinstance(model.optimizer, keras.optimizers.SGD):  # it began anew with stage 2
-        done += settings["unfreeze_after"]
+        done += args.unfreeze_after
     if len(lines) <= done:
         raise ValueError(f"{log} has not all of the {done} epochs of last.keras")
     os.truncate(log, len(b"".join(lines[: done + 1])))  # no epoch that was cut off
@@ -289,26 +288,22 @@ def main():
     args = parse_arguments()
     try:
         keras.utils.set_random_seed(args.seed)
+        there = json.loads((args.run_dir / "settings.json").read_text()) if args.evaluate else {}
+        data = load_data(args.data, there.get("image_size", args.image_size), args.batch_size)
         if args.evaluate:
-            there = json.loads((args.run_dir / "settings.json").read_text())
-            data = load_data(args.data, there["image_size"], args.batch_size)
             if there["class_names"] != data["class_names"]:
                 raise ValueError(f"{args.run_dir} was trained on other classes")
             return report(data, args.run_dir)
-        data = load_data(args.data, args.image_size, args.batch_size)
         names = ("backbone", "weights", "image_size", "unfreeze_after", "batch_size", "seed")
         settings = {"script": "inceptionv3_dogs_cats", "class_names": data["class_names"]}
         settings |= {name: getattr(args, name) for name in names} | {"data": data["checksum"]}
         if Path(args.weights).is_file():
             settings["weights"] = zlib.crc32(Path(args.weights).read_bytes())
-        model, done = open_run(args.run_dir, settings, data)
-        if done == 0:
-            model = build_model_feature_extraction(args.backbone, args.weights, args.image_size)
-            (args.run_dir / "settings.json").write_text(json.dumps(settings))
+        model, done = open_run(args, settings, data)
         if done < args.unfreeze_after:
             data |= extract_features(model, data, args.run_dir / "features.npz")
     except Exception as error:  # TensorFlow, h5py, Keras and urllib raise a dozen kinds
-        sys.exit(f"error: {args.data or PHOTOS}: {' '.join(str(error).split())[:500]}")
+        sys.exit(f"error: {args.data or 'data_setup.py'}: {' '.join(str(error).split())[:500]}")
     if args.weights == "none":
         print("Random weights: the features have learned nothing, so expect little from the head.")
     train(model, data, args, done)
