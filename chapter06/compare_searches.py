@@ -62,11 +62,9 @@ def main():
         plot_searches(searches, args.output)
     except Exception as error:  # pandas raises a dozen kinds
         sys.exit(f"error: {args.searches[0]} …: {' '.join(str(error).split())[:500]}")
-    print(f"Best validation loss after {budget} epochs, mean ± deviation of the searches, judged")
-    print("", *JUDGED.values(), "searches", sep=" | ")
-    for kind, group in best.groupby("search", sort=False):
-        losses = [group[f"best {column}"] for column in JUDGED]
-        print(kind, *(f"{x.mean():.4f} ± {x.std():.4f}" for x in losses), len(group), sep=" | ")
+    print(f"Best validation loss after {budget} epochs; `lowest_loss`: of trainings' best epochs")
+    losses = best.groupby("search", sort=False)[[f"best {column}" for column in JUDGED]]
+    print(losses.agg(["mean", "std", "count"]).round(4).T)
 
 
 if __name__ == "__main__":

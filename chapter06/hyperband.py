@@ -91,8 +91,7 @@ class Hyperband:
             self.name, self.brackets = "random search", {0: [(random_search, max_iter)]}
         self.goes_on = "trial" in inspect.signature(try_params).parameters
         self.configurations = self._draw(sum(rungs[0][0] for rungs in self.brackets.values()))
-        self.temporary = None if run_dir else tempfile.TemporaryDirectory()
-        self.run_dir = Path(run_dir or self.temporary.name).absolute()  # workers may be elsewhere
+        self.run_dir = Path(run_dir or tempfile.mkdtemp()).absolute()  # workers may be elsewhere
         drawn = zlib.crc32(json.dumps(self.configurations, default=plain).encode())
         self.settings = {"max_iter": max_iter, "eta": eta, "seed": seed, **(settings or {})}
         self.settings |= {"random_search": random_search, "configurations": drawn}
@@ -140,14 +139,13 @@ class Hyperband:
 
     def _create_job(self, s, c, i):
         """Configuration `c` on rung `i` of bracket `s`, as `evaluate` takes it."""
-        trial = None
+        rungs, params, trial = self.brackets[s], dict(self.configurations[c]), None
         if self.goes_on:
             seed = zlib.crc32(f"{self.seed} {self.name} {c} {i}".encode())
-            done = self.brackets[s][i - 1][1] if i else 0
+            done = rungs[i - 1][1] if i else 0
             trial = Trial(seed, done, self._path(c, i - 1), self._path(c, i))
             trial.save_to.parent.mkdir(exist_ok=True)
-        params = dict(self.configurations[c])
-        return (c, i), self.try_params, self.data, self.brackets[s][i][1], params, trial
+        return (c, i), self.try_params, self.data, rungs[i][1], params, trial
 
     def _record(self, s, key, answer, seconds):
         """Add a line to the log, then remove the weights that this evaluation has gone on from."""
@@ -173,11 +171,11 @@ def open_run(run_dir, settings):
         noted.write_text(json.dumps(settings))
     if not noted.exists() or json.loads(noted.read_text()) != settings:
         raise ValueError(f"{run_dir} holds other files or settings; give another --run-dir")
-    lines = log.read_text().splitlines(keepends=True) if log.exists() else []
-    whole = [line for line in lines if line.endswith("\n")]  # a kill may cut the last one off
-    (run_dir / "new.jsonl").write_text("".join(whole))
-    (run_dir / "new.jsonl").replace(log)
-    return [json.loads(line) for line in whole]
+    with log.open("ab+") as file:
+        file.seek(0)
+        lines = [line for line in file if line.endswith(b"\n")]
+        file.truncate(sum(map(len, lines)))  # a kill may have cut the last one off
+    return [json.loads(line) for line in lines]
 
 
 def plain(value):

@@ -80,13 +80,12 @@ def main():
             project_name="keras_tuner",
             max_consecutive_failed_trials=1000,  # what diverges has failed
         )
-    except Exception as error:  # NumPy, zlib and KerasTuner raise a dozen kinds
-        sys.exit(f"error: {args.data or 'MNIST'}: {' '.join(str(error).split())[:500]}")
-    validation = {"validation_data": (data["val_X"], data["val_y"]), "validation_batch_size": 500}
-    try:
-        tuner.search(**validation, verbose=0)
+        validation_data = data["val_X"], data["val_y"]
+        tuner.search(validation_data=validation_data, validation_batch_size=500, verbose=0)
     except KeyboardInterrupt:
         sys.exit("Interrupted: the same command goes on, with other random numbers")
+    except Exception as error:  # NumPy, zlib and KerasTuner raise a dozen kinds
+        sys.exit(f"error: {args.data or 'MNIST'}: {' '.join(str(error).split())[:500]}")
     table = pd.DataFrame(list_evaluations(tuner.oracle))
     table.to_json(args.run_dir / "evaluations.jsonl", orient="records", lines=True)
     plot_search(table, args.run_dir / "search.png")

@@ -1,6 +1,7 @@
 """Search hyperparameters of the book's MNIST network with Hyperband, or at random beside it.
 
-Book: chapter 6, "Hyperband".
+Book: chapter 6, "Hyperband". The digits come from random_search_mnist.py, the search itself from
+hyperband.py: to copy this script, copy those, too.
 
     python chapter06/hyperband_mnist.py                 # the real set, R = 81: many hours on a CPU
     python chapter06/hyperband_mnist.py --data sample --max-iter 9            # a few minutes
@@ -23,38 +24,7 @@ import pandas as pd
 import tensorflow as tf
 from hyperband import Hyperband, Trial
 from keras import layers
-from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import train_test_split
-
-SAMPLE = Path(__file__).resolve().parent.parent / "data" / "samples" / "mnist.npz"
-
-
-def load_data(source=None):
-    """Digits and their labels; 5,000 of the training digits become the validation set.
-
-    `source` is None for MNIST (LeCun, Cortes and Burges), "sample", or an .npz file with Keras's
-    keys x_train, y_train, x_test, y_test.
-
-    Returns a dict: train_X, val_X, test_X, uint8 (n, height * width); train_y, val_y, test_y,
-    int64 (n,), 0 to classes-1; sizes, the numbers of pixels and of classes.
-    """
-    if source is None:
-        (train_X, train_y), (test_X, test_y) = keras.datasets.mnist.load_data()
-    else:
-        with np.load(SAMPLE if source == "sample" else source, allow_pickle=False) as file:
-            train_X, train_y = file["x_train"], file["y_train"]
-            test_X, test_y = file["x_test"], file["y_test"]
-    for X, y in ((train_X, train_y), (test_X, test_y)):
-        if X.dtype != np.uint8 or X.ndim != 3 or X.shape != (y.size, *train_X.shape[1:]):
-            raise ValueError(f"not uint8 (n, height, width), (n,): {X.dtype} {X.shape}, {y.shape}")
-    train_y, test_y = train_y.ravel().astype("int64"), test_y.ravel().astype("int64")
-    if set(train_y) != set(range(train_y.max() + 1)) or not set() < set(test_y) <= set(train_y):
-        raise ValueError("labels are not whole numbers from 0 on, each of them in y_train")
-    rows, size = train_X.reshape(len(train_X), -1), min(5000, len(train_y) // 12)
-    parts = train_test_split(rows, train_y, test_size=size, stratify=train_y, random_state=0)
-    data = dict(zip(("train_X", "val_X", "train_y", "val_y"), parts, strict=True))
-    data |= {"test_X": test_X.reshape(len(test_X), -1), "test_y": test_y}
-    return data | {"sizes": (rows.shape[1], int(train_y.max()) + 1)}
+from random_search_mnist import fit_baseline, load_data
 
 
 def build_network(sizes=(784, 10), dropout=0.5, optimizer="adam", learning_rate=0.001):
@@ -108,15 +78,16 @@ def try_params(data, num_iters, hyperparameters, trial):
     return last | {"lowest_loss": min(losses, default=None)}  # of these epochs
 
 
-def refit(data, winner, seed, path):
-    """Train the winner anew, on the validation digits as well, and save the network."""
-    trial = Trial(seed, epochs_done=0, start=None, save_to=path)
-    try_params(data | join(data), winner["epochs"], dict(winner["params"]), trial)
-
-
 def join(data):
-    """The training and the validation digits as one training set."""
-    return {f"train_{n}": np.concatenate([data[f"train_{n}"], data[f"val_{n}"]]) for n in "Xy"}
+    """The data with the validation digits among the training digits, for the winner."""
+    parts = {f"train_{n}": np.concatenate([data[f"train_{n}"], data[f"val_{n}"]]) for n in "Xy"}
+    return data | parts
+
+
+def refit(data, winner, seed, path):
+    """Train the winner anew, on the training digits of `data`, and save the network."""
+    trial = Trial(seed, epochs_done=0, start=None, save_to=path)
+    try_params(data, winner["epochs"], dict(winner["params"]), trial)
 
 
 def plot_search(table, path):
@@ -138,13 +109,6 @@ def plot_search(table, path):
         ax.set_visible(ax.has_data())
     fig.supylabel("validation loss")
     fig.savefig(path)
-
-
-def fit_baseline(data):
-    """Test accuracy of logistic regression on pixels, trained on what the winner was."""
-    X, y = join(data).values()
-    model = LogisticRegression(tol=0.001).fit(X / np.float32(255), y)
-    return model.score(data["test_X"] / np.float32(255), data["test_y"])
 
 
 def report(model, data, results, run_dir):
@@ -191,7 +155,7 @@ def main():
         options["settings"] = {"script": "hyperband_mnist", "data": checksum}
         search = Hyperband(data, get_params, try_params, **options)
         model = keras.models.load_model(best) if best.exists() else None
-        results = search.run()
+        results, data = search.run(), join(data)
         if model is None:
             refit(data, results[0], args.seed, new)
             model = keras.models.load_model(new.replace(best))

@@ -6,6 +6,7 @@ Book: chapter 6, "Using random search with scikit-learn".
     python chapter06/random_search_mnist.py --data sample    # 5,000 of its digits, needs no network
 
 It trains each of ten candidates three times for an epoch, then the best on all training digits.
+The list of finished fits is kept by hyperband.py: to copy this script, copy that one, too.
 """
 
 import argparse
@@ -21,6 +22,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import tensorflow as tf
+from hyperband import open_run
 from keras import layers
 from scipy.stats import loguniform
 from sklearn.linear_model import LogisticRegression
@@ -83,21 +85,6 @@ def create_hyperparameters():
     }
 
 
-def open_run(run_dir, settings):
-    """Take `run_dir` for this search, or go on with the same search in it: its finished lines."""
-    noted, log = run_dir / "settings.json", run_dir / "evaluations.jsonl"
-    run_dir.mkdir(parents=True, exist_ok=True)
-    if not any(run_dir.iterdir()):
-        noted.write_text(json.dumps(settings))
-    if not noted.exists() or json.loads(noted.read_text()) != settings:
-        raise ValueError(f"{run_dir} holds other files or settings; give another --run-dir")
-    lines = log.read_text().splitlines(keepends=True) if log.exists() else []
-    whole = [line for line in lines if line.endswith("\n")]  # a kill may cut the last one off
-    (run_dir / "new.jsonl").write_text("".join(whole))
-    (run_dir / "new.jsonl").replace(log)
-    return [json.loads(line) for line in whole]
-
-
 def fit(X, y, epochs, seed, batch_size, **hyperparameters):
     """Train the book's network on digits X, uint8 (n, pixels), and their labels y, int64 (n,)."""
     keras.utils.clear_session()  # dozens of networks would fill the memory
@@ -127,9 +114,8 @@ def search(X, y, log, finished, n_iter=10, cv=3, epochs=1, seed=1):
         finished.append(line)
         print(f"{len(finished)} of {len(fits)}: {json.dumps(line)}", flush=True)
     folds = pd.DataFrame(finished).groupby("candidate")
-    table = folds[list(create_hyperparameters())].first()
-    table["accuracy"], table["deviation"] = folds["accuracy"].mean(), folds["accuracy"].std()
-    table["seconds"] = folds["seconds"].sum()
+    table = folds.first().assign(accuracy=folds["accuracy"].mean(), seconds=folds["seconds"].sum())
+    table["deviation"] = folds["accuracy"].std()
     return table.sort_values("accuracy", ascending=False)
 
 
@@ -184,11 +170,9 @@ def main():
     try:
         data = load_data(args.data)
         X, y = data["train_X"], data["train_y"]
-        if np.bincount(y).min() < args.cv:
-            raise ValueError(f"a class has fewer digits than --cv {args.cv}")
         options = {name: getattr(args, name) for name in ("n_iter", "cv", "epochs", "seed")}
-        settings = {"script": "random_search_mnist", "data": zlib.crc32(X.tobytes() + y.tobytes())}
-        settings |= options
+        checksum = zlib.crc32(X.tobytes() + y.tobytes())
+        settings = {"script": "random_search_mnist", "data": checksum, **options}
         finished = open_run(args.run_dir, settings)
         model = keras.models.load_model(best) if best.exists() else None
         table = search(X, y, args.run_dir / "evaluations.jsonl", finished, **options)

@@ -56,13 +56,13 @@ TRAINERS = {
     "chapter10/lstm_imdb.py": (REVIEWS, 220, "val_accuracy"),
     "chapter10/lstm_newsgroups.py": (POSTS, 110, "val_accuracy"),
     "chapter11/train_char_seq2seq.py": (PAIRS, 280, "val_loss"),
-    "chapter11/train_transformer_seq2seq.py": (PAIRS, 290, "val_loss"),
+    "chapter11/train_transformer_seq2seq.py": (PAIRS, 225, "val_loss"),
 }
 # Searches train many networks; what goes on after a kill is their list of finished evaluations.
 # script: lines at most, options of a small search, its evaluations
 SEARCHES = {
-    "chapter06/random_search_mnist.py": (210, ["--n-iter", 3, "--cv", 2, "--epochs", 8], 6),
-    "chapter06/hyperband_mnist.py": (210, ["--max-iter", 3], 6),
+    "chapter06/random_search_mnist.py": (194, ["--n-iter", 3, "--cv", 2, "--epochs", 8], 6),
+    "chapter06/hyperband_mnist.py": (172, ["--max-iter", 3], 6),
 }
 # Agents train by steps, and what they learn from is an environment. script: options of a short run
 AGENTS = {
@@ -94,9 +94,11 @@ OPTIONS["chapter10/cnn_newsgroups_glove.py"] = ["--epochs", EPOCHS, "--vectors",
 # script that one beyond the book changes.
 MODULES = {
     "chapter04/dnn_eeg.py": ["roc_callback.py"],
-    "chapter06/hyperband_mnist.py": ["hyperband.py"],
+    "chapter06/hyperband_mnist.py": ["hyperband.py", "random_search_mnist.py"],
+    "chapter06/random_search_mnist.py": ["hyperband.py"],
     "chapter08/inceptionv3_dogs_cats.py": ["data_setup.py"],
     "chapter10/lstm_newsgroups.py": ["cnn_newsgroups.py"],
+    "chapter11/train_transformer_seq2seq.py": ["train_char_seq2seq.py"],
     "chapter13/gan_mnist_conditional.py": ["gan_mnist.py"],
 } | dict.fromkeys(AGENTS, ["rl"])
 # Files of the chapters that call fit and are no trainers: lessons and comparisons.
