@@ -19,7 +19,6 @@ import shutil
 import sys
 import warnings
 import zipfile
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path, PurePosixPath
 
@@ -27,6 +26,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image, ImageOps, UnidentifiedImageError
 from tqdm import tqdm
+from tqdm.contrib.concurrent import thread_map
 
 DATA = Path(__file__).resolve().parent.parent / "data"
 # What --data means, and where it goes without --output
@@ -66,10 +66,8 @@ def class_of(name, classes=CLASSES):
     """The class that a file's folder ("PetImages/Cat/1.jpg") or first word tells; None: neither."""
     path = PurePosixPath(name.replace("\\", "/"))  # some zips are made on Windows
     if path.suffix.lower() in SUFFIXES and not any(part.startswith(".") for part in path.parts):
-        for word in (path.parent.name.lower(), path.name.lower().split(".")[0]):
-            for label in classes:
-                if word in (label.lower(), f"{label.lower()}s"):
-                    return label
+        names = {name: label for label in classes for name in (label.lower(), f"{label.lower()}s")}
+        return names.get(path.parent.name.lower()) or names.get(path.name.lower().split(".")[0])
     return None
 
 
@@ -100,9 +98,8 @@ def plan_split(photos, classes=CLASSES, seed=1):
     set, the next the validation set. Raises ValueError for fewer than ten photographs of a class.
     """
     names = sorted(photos)
-    with ThreadPoolExecutor() as pool:  # Pillow decodes outside Python's lock
-        found = pool.map(examine, [photos[name] for name in names])
-        found = list(tqdm(found, "Checking photographs", len(names), unit="file"))
+    # In threads: Pillow decodes outside Python's lock.
+    found = thread_map(examine, [photos[name] for name in names], desc="Checking photographs")
     table = pd.DataFrame(found, columns=["digest", "reason"]).assign(source=names, place="")
     table["label"] = [class_of(name, classes) for name in names]
     good = table["reason"] == ""
@@ -110,10 +107,8 @@ def plan_split(photos, classes=CLASSES, seed=1):
     for label in classes:
         digests = table.loc[(table["label"] == label) & (table["reason"] == ""), "digest"]
         if len(digests) < 10:
-            raise ValueError(
-                f"{len(digests)} readable photographs named like {label}.0.jpg or {label}/0.jpg,"
-                " not ten; what a zip holds in another zip must be unpacked first"
-            )
+            like = f"{label}.0.jpg or {label}/0.jpg"
+            raise ValueError(f"{len(digests)} readable {like}, not ten; unpack zips in it first")
         order = digests.map(lambda x: hashlib.sha256(f"{seed} {x}".encode()).hexdigest())
         tenth = round(0.1 * len(digests))
         for i, row in enumerate(order.sort_values().index):

@@ -43,22 +43,21 @@ def main():
     parser.add_argument("--run-dir", type=Path, default=run_dir, help=f"default: {run_dir}")
     parser.add_argument("--output", type=Path, help="default: grad_cam.png in --run-dir")
     args = parser.parse_args()
-    fig, axes = plt.subplots(2, len(args.photos), squeeze=False, layout="constrained")
-    fig.set_size_inches(2.5 * len(args.photos), 5)
-    photo = args.run_dir
+    size, photo = (2.5 * len(args.photos), 5), args.run_dir
+    fig, axes = plt.subplots(2, len(args.photos), squeeze=False, figsize=size, layout="constrained")
     try:
         names = json.loads((args.run_dir / "settings.json").read_text())["class_names"]
         model = keras.models.load_model(args.run_dir / "model.keras")
         for photo, (above, below) in zip(args.photos, axes.T, strict=True):
             pixels = read_pixels(photo, model.input_shape[1])
             probability, heat = grad_cam(model, pixels)
-            name = names[int(probability > 0.5)].replace("$", r"\$")  # $ begins a formula
-            above.set_title(f"{name} ({max(probability, 1 - probability):.1%})")
+            title = f"{names[int(probability > 0.5)]} ({max(probability, 1 - probability):.1%})"
+            above.set_title(title, parse_math=False)
             for ax in (above, below):
                 ax.imshow(pixels / 255)
                 ax.axis("off")
-            side = len(pixels)
-            below.imshow(heat, "jet", alpha=0.5, extent=(0, side, side, 0), interpolation="bicubic")
+            extent = (0, len(pixels), len(pixels), 0)
+            below.imshow(heat, "jet", alpha=0.5, extent=extent, interpolation="bicubic")
         output = args.output or args.run_dir / "grad_cam.png"
         fig.savefig(output)
     except Exception as error:  # Pillow, h5py and Keras raise a dozen kinds

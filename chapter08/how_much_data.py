@@ -83,16 +83,15 @@ def main():
     parser.add_argument("--seed", type=int, default=1, help="default: 1")
     parser.add_argument("--output", type=Path, default="runs/how_much_data", help="a new folder")
     args = parser.parse_args()
-    if not 0 <= args.seed < 2**31:
-        parser.error("--seed begins at 0")
+    if args.folds < 2 or args.steps < 1 or not 0 <= args.seed < 2**31:
+        parser.error("--folds begins at 2, --steps at 1, --seed at 0")
     try:
         runs = {}
         for run_dir in args.run_dirs:
             with np.load(run_dir / "features.npz", allow_pickle=False) as file:
                 X, y = (np.concatenate([file[f"train_{a}"], file[f"val_{a}"]]) for a in "Xy")
-            folds = 2 <= args.folds <= np.unique(y, return_counts=True)[1].min()
-            if not folds or len(y) * (1 - 1 / args.folds) <= SMALLEST or args.steps < 1:
-                raise ValueError(f"--folds and --steps must fit the {len(y)} of {run_dir}")
+            if np.bincount(y).min() < args.folds or len(y) * (1 - 1 / args.folds) <= SMALLEST:
+                raise ValueError(f"too few photographs in {run_dir} for --folds {args.folds}")
             runs[str(run_dir)] = X, y
         args.output.mkdir(parents=True, exist_ok=True)
         if any(args.output.iterdir()):

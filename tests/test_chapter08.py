@@ -123,7 +123,7 @@ def test_what_cannot_be_sorted_gives_one_line(tmp_path, monkeypatch, capsys):
     (tmp_path / "cut.zip").write_bytes(whole.read_bytes()[:9000])
     write_zip(tmp_path / "nested.zip", {"train.zip": whole.read_bytes()})
     write_zip(tmp_path / "broken.zip", dict.fromkeys(kaggle(), b"x"))
-    words = {"cut": "not a zip", "nested": "unpacked first", "broken": "0 readable"}
+    words = {"cut": "not a zip", "nested": "unpack zips", "broken": "0 readable"}
     output = ["--output", tmp_path / "sorted"]
     for name, word in {**words, "missing": "fetch.py"}.items():
         with pytest.raises(SystemExit, match=f"^error: .*{word}.*$"):
@@ -319,8 +319,8 @@ def test_more_photographs_make_better_heads(tmp_path, monkeypatch):
     arrays = {"train_X": X[:200], "train_y": y[:200], "val_X": X[200:250], "val_y": y[200:250]}
     np.savez(tmp_path / "features.npz", **arrays)
     usual = ["how_much_data", tmp_path, "--output", tmp_path / "out"]
-    for folds in (-1, 1, 126):
-        with pytest.raises(SystemExit, match="^error: --folds"):
+    for folds, words in ((1, "2"), (126, "^error: too few photographs")):
+        with pytest.raises(SystemExit, match=words):
             run_main(*usual, "--folds", folds)
     (tmp_path / "out").mkdir()  # as an interrupted one leaves it
     run_main(*usual)
