@@ -176,6 +176,7 @@ def open_run(run_dir, settings, batches):
     if not last.exists():
         return None, 0
     lines = log.read_bytes().splitlines(keepends=True)
+    keras.utils.set_random_seed((settings["seed"] + len(lines)) % 2**32)  # not epoch 1's again
     model = keras.models.load_model(last)
     model.evaluate(batches.take(1), verbose=0)  # is it a network for rows like these?
     done = int(model.optimizer.iterations) // len(batches)

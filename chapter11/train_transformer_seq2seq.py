@@ -1,6 +1,7 @@
 """The same translation by a transformer, in pieces of words: nothing in it is recurrent.
 
-The book's chapter 11 leaves two things undone: attention, and words instead of characters.
+Book: chapter 11, "Characters versus words", which it leaves to the reader. The pairs, and all else
+that is like it, come from train_char_seq2seq.py: to copy this script, copy that one, too.
 
     python chapter11/train_transformer_seq2seq.py                   # the first 50,000 pairs
     python chapter11/train_transformer_seq2seq.py --data sample     # a stand-in, needs no network
@@ -15,60 +16,33 @@ BLEU 37.8 (seed 1, 41 minutes on one CPU core); looking up the nearest sentence 
 
 import argparse
 import json
-import os
 import re
-import shutil
 import sys
-import unicodedata
 import zlib
 from collections import Counter
 from pathlib import Path
 
 import keras
 import matplotlib.pyplot as plt
-import numpy as np
 import pandas as pd
 import tensorflow as tf
-from keras import callbacks, layers, ops
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
+import train_char_seq2seq
+from keras import layers, ops
+from train_char_seq2seq import PAIRS, create_callbacks, open_run
 
-DATA = Path(__file__).resolve().parent.parent / "data"
-PAIRS = DATA / "fra-eng" / "fra.txt"  # python data/fetch.py fra-eng
-SAMPLE = DATA / "samples" / "fra.txt"
 WORD = re.compile(r" ?\w+| ?[^\w\s]+|\s+")
 
 
 def load_data(source=None, num_samples=50000, vocab_size=4000):
-    """The first `num_samples` different pairs, split about 80 : 10 : 10, always the same.
+    """What train_char_seq2seq.py reads, the same parts; input_tokens, target_tokens are pieces.
 
-    `source` is None for Tatoeba's pairs in data/fra-eng (manythings.org/anki), "sample", or a UTF-8
-    file of lines: English, tab, translation; further columns are left out. Returns a dict: pairs, a
-    DataFrame of english, french and part (train, val or test); input_tokens and target_tokens, the
-    pieces of which those for training, of both languages, consist.
+    They are those of the training sentences of both languages together.
     """
-    path = Path({None: PAIRS, "sample": SAMPLE}.get(source, source))
-    # NFC: an é is one character, however it was typed.
-    text = unicodedata.normalize("NFC", path.read_text(encoding="utf-8-sig"))
-    lines = [line.split("\t") for line in text.split("\n") if line.strip()]
-    pairs = dict.fromkeys(tuple(column.strip() for column in [*line, ""][:2]) for line in lines)
-    pairs = pd.DataFrame(list(pairs), columns=["english", "french"])[:num_samples].fillna("")
-    wrong = pairs[(pairs == "").any(axis=1)]
-    if len(wrong):
-        raise ValueError(f"a line is not English, a tab, a translation: {wrong.iloc[0].to_dict()}")
-    # Pairs that share a sentence, at any remove, go to one part: nothing tested was trained on.
-    english, french = (pd.factorize(pairs[name])[0] for name in pairs)
-    nodes = len(pairs)
-    edges = coo_array((np.ones(nodes), (english, nodes + french)), shape=(2 * nodes, 2 * nodes))
-    groups = connected_components(edges)[1][english]
-    part = np.random.default_rng(0).choice(3, size=2 * nodes, p=[0.8, 0.1, 0.1])[groups]
-    pairs["part"] = np.array(["train", "val", "test"])[part]
-    if pairs["part"].nunique() < 3:
-        raise ValueError("too few of its sentences do not share a translation")
-    train = pairs[pairs["part"] == "train"]
+    data = train_char_seq2seq.load_data(source, num_samples)
+    train = data["pairs"][data["pairs"]["part"] == "train"]
     # A tab begins each translation, so that the decoder has an input, and a line feed ends it.
     pieces = ["\t", "\n", *learn_pieces([*train["english"], *train["french"]], vocab_size)]
-    return {"pairs": pairs, "input_tokens": pieces, "target_tokens": pieces}
+    return data | {"input_tokens": pieces, "target_tokens": pieces}
 
 
 def build_model(num_tokens, steps=1000, dim=256, heads=4, blocks=2, dropout=0.3):
@@ -175,45 +149,6 @@ def make_batches(data, part, batch_size, seed=None):
 
     number = sum(1 for _ in batches)
     return batches.map(shift).apply(tf.data.experimental.assert_cardinality(number))
-
-
-def create_callbacks(model, run_dir):
-    """TensorBoard, a log, the last model and the best one: `model`, saved after each epoch."""
-
-    def save(epoch, logs):  # renamed when whole: a kill leaves the files of the epoch before
-        new = run_dir / "new.keras"
-        model.save(new)
-        if pd.read_csv(run_dir / "history.csv")["val_loss"].argmin() == epoch:
-            shutil.copy(new, run_dir / "new_model.keras").replace(run_dir / "model.keras")
-        new.replace(run_dir / "last.keras")
-
-    return [
-        callbacks.TensorBoard(run_dir / "tb"),
-        callbacks.CSVLogger(run_dir / "history.csv", append=(run_dir / "last.keras").exists()),
-        callbacks.LambdaCallback(on_epoch_end=save),
-    ]
-
-
-def open_run(run_dir, settings, batches):
-    """The last model of the same run in `run_dir` and the epochs done; None and 0 of a new one."""
-    run_dir.mkdir(parents=True, exist_ok=True)
-    noted, log, last = (run_dir / name for name in ("settings.json", "history.csv", "last.keras"))
-    if not any(run_dir.iterdir()):
-        noted.write_text(json.dumps(settings))
-    if not noted.exists() or json.loads(noted.read_text()) != settings:
-        raise ValueError(f"{run_dir} holds other files or settings; give another --run-dir")
-    if not last.exists():
-        return None, 0
-    lines = log.read_bytes().splitlines(keepends=True)
-    # New random numbers from here on, not those of the first epoch again.
-    keras.utils.set_random_seed((settings["seed"] + len(lines)) % 2**32)
-    model = keras.models.load_model(last)
-    model.evaluate(batches.take(1), verbose=0)  # is it a network for rows like these?
-    done = int(model.optimizer.iterations) // len(batches)
-    if len(lines) <= done:
-        raise ValueError(f"{log} has not all of the {done} epochs of last.keras")
-    os.truncate(log, len(b"".join(lines[: done + 1])))  # no epoch that was cut off
-    return model, done
 
 
 def report(model, data):
