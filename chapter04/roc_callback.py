@@ -1,4 +1,4 @@
-"""ROC AUC at the end of every epoch, whether two ROC AUCs differ, and the curves behind them.
+"""ROC AUC at the end of every epoch, and whether two ROC AUCs differ.
 
 Book: chapter 4, "Measuring ROC AUC in a custom callback".
 
@@ -10,10 +10,8 @@ down or to watch them, as ModelCheckpoint("best.keras", monitor="val_roc_auc", m
 """
 
 import keras
-import matplotlib.pyplot as plt
 import numpy as np
-from sklearn.calibration import CalibrationDisplay
-from sklearn.metrics import PrecisionRecallDisplay, RocCurveDisplay, roc_auc_score
+from sklearn.metrics import roc_auc_score
 
 
 class RocAUCScore(keras.callbacks.Callback):
@@ -50,16 +48,3 @@ def compare_aucs(y, ours, theirs, groups):
     aucs = [[roc_auc_score(y, p, sample_weight=w) for p in (theirs, ours)] for w in weights]
     more = np.diff(aucs)[:, 0]
     return more[0], more[1:].std()
-
-
-def plot_curves(y, answers, path):
-    """The curves of `answers`, {name: probabilities of y's rows (n,)}; calibration of the first."""
-    fig, axes = plt.subplots(2, 2, figsize=(11, 10), layout="constrained")
-    for name, p in answers.items():
-        for ax in axes[0]:
-            RocCurveDisplay.from_predictions(y, p, name=name, ax=ax)
-        PrecisionRecallDisplay.from_predictions(y, p, name=name, ax=axes[1, 0])
-    axes[0, 1].set(xlim=(0, 0.2), ylim=(0.8, 1), title="the corner of the ROC curves")
-    name, p = next(iter(answers.items()))
-    CalibrationDisplay.from_predictions(y, p, n_bins=10, name=name, ax=axes[1, 1])
-    fig.savefig(path)

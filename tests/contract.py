@@ -43,7 +43,7 @@ TRAINERS = {
     "chapter03/mlp_wine_tensorboard.py": (WINE, 165, "val_loss"),
     "chapter03/dnn_wine_tensorboard.py": (WINE, 170, "val_loss"),
     "chapter03/dnn_wine_broken.py": (WINE, 170, "val_loss"),
-    "chapter04/dnn_eeg.py": (EEG, 210, "val_roc_auc"),
+    "chapter04/dnn_eeg.py": (EEG, 208, "val_roc_auc"),
     "chapter05/mlp_mnist.py": (DIGITS, 220, "val_accuracy"),
     "chapter05/mlp_mnist_dropout.py": (DIGITS, 210, "val_accuracy"),
     "chapter05/mlp_mnist_l2.py": (DIGITS, 215, "val_accuracy"),
