@@ -27,13 +27,12 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import tensorflow as tf
+from data_setup import FETCHED, SAMPLE, set_up
 from keras import layers
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-PHOTOS = Path(__file__).resolve().parent.parent / "data" / "dogs-vs-cats" / "sorted"
-SAMPLE = Path("runs", "dogs-vs-cats_sample")
 PARTS = ("train", "val", "test")
 LOSS = {"loss": "binary_crossentropy", "metrics": ["accuracy"]}
 # name: network, side of its images, does it want -1 to 1 (or 0 to 255), the last layer that stays
@@ -102,11 +101,9 @@ def load_data(source=None, image_size=299, batch_size=30):
     Returns a dict: train, val, test, of setup_data; train_y, val_y, test_y, int64 (n,), 0 or 1;
     class_names; folder; checksum of all files.
     """
-    folder = Path({None: PHOTOS, "sample": SAMPLE}.get(source, source))
+    folder = Path({None: FETCHED[1], "sample": SAMPLE[1]}.get(source, source))
     if source == "sample" and not folder.exists():
-        import data_setup
-
-        data_setup.set_up(*data_setup.SAMPLE)
+        set_up(*SAMPLE)
     data, seen = {"folder": folder}, {}
     for part in PARTS:
         data[part] = setup_data(folder / part, image_size, batch_size)
@@ -155,7 +152,6 @@ def create_datagen():
 
 def create_callbacks(model, run_dir, name, first_epoch=0):
     """TensorBoard, a log, `model` saved after each epoch: last, best of all and of stage `name`."""
-
     log, new = run_dir / "history.csv", run_dir / "new.keras"
 
     def save(epoch, logs):  # renamed when whole: a kill leaves the files of the epoch before
@@ -256,9 +252,8 @@ def report(data, run_dir):
     if "fine_tuning" in right:
         right["gain"] = right["fine_tuning"] - right["feature_extraction"]
     table = pd.DataFrame({"accuracy": right.mean(), "error": right.sem()})
-    print(f"On the test photographs:\n{table.round(4)}")
     val = model.evaluate(data["val"], verbose=0, return_dict=True)
-    print(f"val accuracy {val['accuracy']:.4f}")
+    print(f"On the test photographs:\n{table.round(4)}\nval accuracy {val['accuracy']:.4f}")
     scores = {"val": val} | table.to_dict("index")
     return scores | {"test": scores.pop("model")}
 
