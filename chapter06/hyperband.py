@@ -91,7 +91,8 @@ class Hyperband:
             self.name, self.brackets = "random search", {0: [(random_search, max_iter)]}
         self.goes_on = "trial" in inspect.signature(try_params).parameters
         self.configurations = self._draw(sum(rungs[0][0] for rungs in self.brackets.values()))
-        self.run_dir = Path(run_dir or tempfile.mkdtemp()).absolute()  # workers may be elsewhere
+        self.temporary = None if run_dir else tempfile.TemporaryDirectory()
+        self.run_dir = Path(run_dir or self.temporary.name).absolute()  # workers may be elsewhere
         drawn = zlib.crc32(json.dumps(self.configurations, default=plain).encode())
         self.settings = {"max_iter": max_iter, "eta": eta, "seed": seed, **(settings or {})}
         self.settings |= {"random_search": random_search, "configurations": drawn}

@@ -1,7 +1,6 @@
 """Search hyperparameters of the book's MNIST network with Hyperband, or at random beside it.
 
-Book: chapter 6, "Hyperband". The digits come from random_search_mnist.py, the search itself from
-hyperband.py: to copy this script, copy those, too.
+Book: chapter 6, "Hyperband". The search itself is hyperband.py, as in the book.
 
     python chapter06/hyperband_mnist.py                 # the real set, R = 81: many hours on a CPU
     python chapter06/hyperband_mnist.py --data sample --max-iter 9            # a few minutes
@@ -24,7 +23,38 @@ import pandas as pd
 import tensorflow as tf
 from hyperband import Hyperband, Trial
 from keras import layers
-from random_search_mnist import fit_baseline, load_data
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import train_test_split
+
+SAMPLE = Path(__file__).resolve().parent.parent / "data" / "samples" / "mnist.npz"
+
+
+def load_data(source=None):
+    """Digits and their labels; 5,000 of the training digits become the validation set.
+
+    `source` is None for MNIST (LeCun, Cortes and Burges), "sample", or an .npz file with Keras's
+    keys x_train, y_train, x_test, y_test.
+
+    Returns a dict: train_X, val_X, test_X, uint8 (n, height * width); train_y, val_y, test_y,
+    int64 (n,), 0 to classes-1; sizes, the numbers of pixels and of classes.
+    """
+    if source is None:
+        (train_X, train_y), (test_X, test_y) = keras.datasets.mnist.load_data()
+    else:
+        with np.load(SAMPLE if source == "sample" else source, allow_pickle=False) as file:
+            train_X, train_y = file["x_train"], file["y_train"]
+            test_X, test_y = file["x_test"], file["y_test"]
+    for X, y in ((train_X, train_y), (test_X, test_y)):
+        if X.dtype != np.uint8 or X.ndim != 3 or X.shape != (y.size, *train_X.shape[1:]):
+            raise ValueError(f"not uint8 (n, height, width), (n,): {X.dtype} {X.shape}, {y.shape}")
+    train_y, test_y = train_y.ravel().astype("int64"), test_y.ravel().astype("int64")
+    if set(train_y) != set(range(train_y.max() + 1)) or not set() < set(test_y) <= set(train_y):
+        raise ValueError("labels are not whole numbers from 0 on, each of them in y_train")
+    rows, size = train_X.reshape(len(train_X), -1), min(5000, len(train_y) // 12)
+    parts = train_test_split(rows, train_y, test_size=size, stratify=train_y, random_state=0)
+    data = dict(zip(("train_X", "val_X", "train_y", "val_y"), parts, strict=True))
+    data |= {"test_X": test_X.reshape(len(test_X), -1), "test_y": test_y}
+    return data | {"sizes": (rows.shape[1], int(train_y.max()) + 1)}
 
 
 def build_network(sizes=(784, 10), dropout=0.5, optimizer="adam", learning_rate=0.001):
@@ -109,6 +139,12 @@ def plot_search(table, path):
         ax.set_visible(ax.has_data())
     fig.supylabel("validation loss")
     fig.savefig(path)
+
+
+def fit_baseline(data):
+    """Test accuracy of logistic regression on pixels, the simplest model that could work."""
+    train, test = (data[f"{part}_X"] / np.float32(255) for part in ("train", "test"))
+    return LogisticRegression(tol=0.001).fit(train, data["train_y"]).score(test, data["test_y"])
 
 
 def report(model, data, results, run_dir):
