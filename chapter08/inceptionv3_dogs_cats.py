@@ -104,6 +104,8 @@ def load_data(source=None, image_size=299, batch_size=30):
     folder = Path({None: FETCHED[1], "sample": SAMPLE[1]}.get(source, source))
     if source == "sample" and not folder.exists():
         set_up(*SAMPLE)
+    if not (folder / "train").is_dir():
+        raise ValueError(f"no folder {folder / 'train'}; data_setup.py makes train, val and test")
     data, seen = {"folder": folder}, {}
     for part in PARTS:
         data[part] = setup_data(folder / part, image_size, batch_size)
@@ -298,7 +300,7 @@ def main():
         if done < args.unfreeze_after:
             data |= extract_features(model, data, args.run_dir / "features.npz")
     except Exception as error:  # TensorFlow, h5py, Keras and urllib raise a dozen kinds
-        sys.exit(f"error: {args.data or 'data_setup.py'}: {' '.join(str(error).split())[:500]}")
+        sys.exit(f"error: {args.data or FETCHED[1]}: {' '.join(str(error).split())[:500]}")
     if args.weights == "none":
         print("Random weights: the features have learned nothing, so expect little from the head.")
     train(model, data, args, done)
