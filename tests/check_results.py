@@ -76,7 +76,7 @@ ROWS = [
      ("test accuracy", MEASURED, 4), ("logistic regression", LOGISTIC, 4), ""),
     (5, "the same with 0.00001", "–", seeds("mlp_mnist_l2_1e-05"),
      ("test accuracy", MEASURED, 4), ("logistic regression", LOGISTIC, 4), "--l2 1e-05"),
-    (5, "the same with AdamW, weight decay 0.01", "–", seeds("mlp_mnist_adamw", 1),
+    (5, "the same with AdamW, weight decay 0.01", "–", seeds("mlp_mnist_adamw"),
      ("test accuracy", MEASURED, 4), ("logistic regression", LOGISTIC, 4),
      "--weight-decay 0.01"),
     (6, "MNIST, random search, 30 fits", "8.8 minutes on a K80", seeds("random_search_mnist", 1),
