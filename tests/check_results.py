@@ -173,7 +173,7 @@ ROWS = [
      ("Fréchet distance", "last.frechet", 1), ("real against real", "frechet_floor", 1),
      "--spectral-norm"),
     (13, "digits to order", "named as a next step",
-     seeds("gan_mnist_conditional", "1_evaluation"), ("Fréchet distance", "last.frechet", 1),
+     seeds("gan_mnist_conditional", "1_evaluation", "2_evaluation"), ("Fréchet distance", "last.frechet", 1),
      ("real against real", "frechet_floor", 1), ""),
     (13, "CIFAR-10 (JPEG copies)", "birds, fish, at very low resolution",
      seeds("gan_cifar10", "1_evaluation"), ("Fréchet distance", "last.frechet", 1),
