@@ -31,7 +31,7 @@ lint: $(dev_stamp)  ## ruff and shellcheck
 data: $(run_stamp)  ## fetch every real set that needs no login; SETS="eeg glove" picks some
 	$(bin)/python data/fetch.py $(or $(SETS),--all)
 
-bench: $(bench_stamp)  ## time the hot paths against the book's way and PyTorch (about 45 minutes)
+bench: $(bench_stamp)  ## time the hot paths against the book's way and PyTorch (about 40 minutes)
 	$(bin)/python benchmarks/run_all.py
 
 cluster: $(cluster_stamp)  ## add JAX, for KERAS_BACKEND=jax

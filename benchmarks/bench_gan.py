@@ -79,7 +79,7 @@ def main():
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--steps", type=int, default=100, help="in a turn (default: 100)")
-    parser.add_argument("--turns", type=int, default=5, help="default: 5")
+    parser.add_argument("--turns", type=int, default=3, help="default: 3")
     parser.add_argument("--batch-size", type=int, default=32, help="default: 32")
     args = parser.parse_args()
     keras.utils.set_random_seed(1)

@@ -86,7 +86,7 @@ def main():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--epochs", type=int, default=6, help="of each run (default: 6)")
+    parser.add_argument("--epochs", type=int, default=4, help="of each run (default: 4)")
     parser.add_argument("--batch-size", type=int, help="(default: 32, then 256)")
     parser.add_argument("--coordinator", help=argparse.SUPPRESS)
     parser.add_argument("--num-hosts", type=int, help=argparse.SUPPRESS)

@@ -191,7 +191,7 @@ def main():
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--only", choices=NETWORKS, help="one network (default: all)")
-    parser.add_argument("--repeats", type=int, default=7, help="timed epochs each (default: 7)")
+    parser.add_argument("--repeats", type=int, default=5, help="timed epochs each (default: 5)")
     parser.add_argument("--side", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.side:

@@ -1,6 +1,6 @@
 """Run every benchmark and put one table of them into the README: `make bench`.
 
-    python benchmarks/run_all.py                  # about 45 minutes on 2 cores without other work
+    python benchmarks/run_all.py                  # about 40 minutes on 2 cores without other work
     python benchmarks/run_all.py bench_gan        # some of them: the others' rows stay as they are
     python benchmarks/run_all.py --table          # the README's table again from results.json
 
