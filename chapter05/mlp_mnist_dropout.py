@@ -152,7 +152,7 @@ def report(model, data):
 def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", metavar="SOURCE", help='"sample" or an .npz file')
-    parser.add_argument("--dropout", type=float, default=0.5, help="0 to 1, default: 0.5")
+    parser.add_argument("--dropout", type=float, default=0.5, help="default: 0.5, as in the book")
     parser.add_argument("--epochs", type=int, default=50, help="default: 50")
     parser.add_argument("--batch-size", type=int, default=30, help="default: 30")
     parser.add_argument("--seed", type=int, default=1, help="default: 1")
@@ -164,7 +164,7 @@ def parse_arguments():
     if args.epochs < 1 or args.batch_size < 1 or not 0 <= args.seed < 2**32:
         parser.error("--epochs and --batch-size begin at 1, --seed at 0")
     if not 0 <= args.dropout < 1:
-        parser.error("--dropout is a part of 1")
+        parser.error("--dropout is from 0 to below 1")
     return args
 
 
