@@ -21,6 +21,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import tensorflow as tf
+from hyperband import open_run
 from keras import layers
 from scipy.stats import loguniform
 from sklearn.linear_model import LogisticRegression
@@ -81,21 +82,6 @@ def create_hyperparameters():
         "dropout": np.linspace(0.1, 0.5, 5).tolist(),
         "learning_rate": loguniform(1e-4, 1),
     }
-
-
-def open_run(run_dir, settings):
-    """Take `run_dir` for this search, or go on with the same search in it: its finished lines."""
-    noted, log = run_dir / "settings.json", run_dir / "evaluations.jsonl"
-    run_dir.mkdir(parents=True, exist_ok=True)
-    if not any(run_dir.iterdir()):
-        noted.write_text(json.dumps(settings))
-    if not noted.exists() or json.loads(noted.read_text()) != settings:
-        raise ValueError(f"{run_dir} holds other files or settings; give another --run-dir")
-    with log.open("ab+") as file:
-        file.seek(0)
-        lines = [line for line in file if line.endswith(b"\n")]
-        file.truncate(sum(map(len, lines)))  # a kill may have cut the last one off
-    return [json.loads(line) for line in lines]
 
 
 def fit(X, y, epochs, seed, batch_size, **hyperparameters):

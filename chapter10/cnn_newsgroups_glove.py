@@ -1,7 +1,8 @@
 """Train the same 1D CNN on the newsgroups, on word vectors that GloVe learned from 6 billion words.
 
-Book: chapter 10, "Document classification with and without GloVe" (here: with). What is new beside
-cnn_newsgroups.py: `load_word_vectors`, `embedding_index_to_matrix`, and the embedding made of them.
+Book: chapter 10, "Document classification with and without GloVe" (here: with). As in the book only
+the embedding differs: the posts, and all else that is not the network, come from cnn_newsgroups.py.
+To copy this script, copy that one, too.
 
     python data/fetch.py newsgroups glove                   # the real sets, once
     python chapter10/cnn_newsgroups_glove.py                # the vectors stay, as in the book
@@ -13,66 +14,25 @@ What to look for: how many words have no vector, and whether it helps to train t
 
 import argparse
 import json
-import os
-import re
-import shutil
 import sys
-import tempfile
 import zlib
 from pathlib import Path
 
 import keras
 import numpy as np
 import pandas as pd
-import tensorflow as tf
-from keras import callbacks, layers, ops
-from sklearn.feature_extraction.text import TfidfVectorizer
-from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import train_test_split
+from cnn_newsgroups import (
+    NEWSGROUPS,
+    batch_by_length,
+    create_callbacks,
+    load_data,
+    open_run,
+    report,
+)
+from keras import layers, ops
 
-DATA = Path(__file__).resolve().parent.parent / "data"
-NEWSGROUPS = DATA / "newsgroups" / "20_newsgroup"  # python data/fetch.py newsgroups
-SAMPLE = DATA / "samples" / "20_newsgroup.tar.gz"
-GLOVE = DATA / "glove" / "glove.6B.100d.txt"  # python data/fetch.py glove
-GLOVE_SAMPLE = DATA / "samples" / "glove.sample.50d.txt"
-# A post's header, which names its group: to read it would be cheating. Other texts stay whole.
-HEADER = re.compile(r"\A([\w-]+:.*\n|[ \t].*\n)*(From|Newsgroups): .*\n(.+\n)*\n")
-
-
-def load_data(source=None):
-    """Posts without their headers, split 80 : 10 : 10, each class alike, always the same.
-
-    `source` is None for the 20 newsgroups (Lang, 1995), "sample", or a folder (or a tar of it) with
-    a folder of text files, in UTF-8 or Latin-1, for each class. Returns a dict: train_X, val_X,
-    test_X, strings (n,); train_y, val_y, test_y, int64 (n,), 0 to classes-1; class_names.
-    """
-    path = {None: NEWSGROUPS, "sample": SAMPLE}.get(source, source)
-    with tempfile.TemporaryDirectory() as folder:
-        if not Path(path).is_dir():
-            shutil.unpack_archive(path, folder, "tar", filter="data")
-            tops = list(Path(folder).glob("[!.]*"))
-            path = tops[0] if len(tops) == 1 else folder
-        files = sorted(Path(path).glob("[!.]*/[!.]*"))
-        X = np.array([HEADER.sub("", read_text(file)) for file in files], dtype=object)
-    names = [file.parent.name for file in files]
-    class_names, y, counts = np.unique(names, return_inverse=True, return_counts=True)
-    if len(counts) < 2 or min(counts) < 10:
-        raise ValueError("it needs two folders (classes) or more, of 10 text files or more each")
-    train_X, X, train_y, y = train_test_split(X, y, test_size=0.2, stratify=y, random_state=0)
-    halves = train_test_split(X, y, test_size=0.5, stratify=y, random_state=0)
-    data = {"train_X": train_X, "train_y": train_y, "class_names": class_names.tolist()}
-    return data | dict(zip(("val_X", "test_X", "val_y", "test_y"), halves, strict=True))
-
-
-def read_text(file):
-    """The text of a file: UTF-8 or else Latin-1, as some of the posts are."""
-    content = file.read_bytes().replace(b"\r\n", b"\n")
-    if b"\0" in content:
-        raise ValueError(f"{file.name} is no text, or UTF-16: save it as UTF-8")
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        return content.decode("latin-1")
+GLOVE = NEWSGROUPS.parent.parent / "glove" / "glove.6B.100d.txt"  # python data/fetch.py glove
+GLOVE_SAMPLE = GLOVE.parent.parent / "samples" / "glove.sample.50d.txt"
 
 
 def load_word_vectors(path):
@@ -142,75 +102,6 @@ def build_model(texts, embeddings_index, num_classes=20, fine_tune=False, dropou
     model = keras.Model(inputs=text, outputs=output, name="cnn_newsgroups_glove")
     model.compile(optimizer="adam", loss="sparse_categorical_crossentropy", metrics=["accuracy"])
     return model
-
-
-def batch_by_length(X, y, batch_size, seed=None):
-    """Batches of texts of like length: little is padding. With a `seed` in each epoch others."""
-    ends = [250, 500, 750, 1000, 1500, 2000, 3000, 4000, 6000]  # characters
-    rows = tf.data.Dataset.from_tensor_slices((X, y))
-    rows = rows if seed is None else rows.shuffle(len(y), seed=seed)
-    batches = rows.bucket_by_sequence_length(
-        lambda text, _: tf.strings.length(text), ends, [batch_size] * (len(ends) + 1)
-    )
-    return batches.apply(tf.data.experimental.assert_cardinality(sum(1 for _ in batches)))
-
-
-def create_callbacks(model, run_dir):
-    """TensorBoard, a log, the last model and the best one: `model`, saved after each epoch."""
-
-    def save(epoch, logs):  # renamed when whole: a kill leaves the files of the epoch before
-        new = run_dir / "new.keras"
-        model.save(new)
-        if pd.read_csv(run_dir / "history.csv")["val_accuracy"].argmax() == epoch:
-            shutil.copy(new, run_dir / "new_model.keras").replace(run_dir / "model.keras")
-        new.replace(run_dir / "last.keras")
-
-    return [
-        callbacks.TensorBoard(run_dir / "tb"),
-        callbacks.CSVLogger(run_dir / "history.csv", append=(run_dir / "last.keras").exists()),
-        callbacks.LambdaCallback(on_epoch_end=save),
-    ]
-
-
-def open_run(run_dir, settings, batches):
-    """The last model of the same run in `run_dir` and the epochs done; None and 0 of a new one."""
-    run_dir.mkdir(parents=True, exist_ok=True)
-    noted, log, last = (run_dir / name for name in ("settings.json", "history.csv", "last.keras"))
-    if not any(run_dir.iterdir()):
-        noted.write_text(json.dumps(settings))
-    if not noted.exists() or json.loads(noted.read_text()) != settings:
-        raise ValueError(f"{run_dir} holds other files or settings; give another --run-dir")
-    if not last.exists():
-        return None, 0
-    lines = log.read_bytes().splitlines(keepends=True)
-    # New random numbers from here on, not those of the first epoch again.
-    keras.utils.set_random_seed((settings["seed"] + len(lines)) % 2**32)
-    model = keras.models.load_model(last)
-    model.evaluate(batches.take(1), verbose=0)  # is it a network for rows like these?
-    done = int(model.optimizer.iterations) // len(batches)
-    if len(lines) <= done:
-        raise ValueError(f"{log} has not all of the {done} epochs of last.keras")
-    os.truncate(log, len(b"".join(lines[: done + 1])))  # no epoch that was cut off
-    return model, done
-
-
-def fit_baseline(data):
-    """Test accuracy of logistic regression on TF-IDF, hard to beat on texts."""
-    vectorizer = TfidfVectorizer(max_features=20000, sublinear_tf=True)
-    model = LogisticRegression(C=10, max_iter=200)
-    model.fit(vectorizer.fit_transform(data["train_X"]), data["train_y"])
-    return model.score(vectorizer.transform(data["test_X"]), data["test_y"])
-
-
-def report(model, data):
-    """Losses and accuracies as a dict, the baseline's beside them."""
-    scores = {"baselines": {"tfidf_accuracy": fit_baseline(data)}}
-    print(f" test accuracy {scores['baselines']['tfidf_accuracy']:.4f} of TF-IDF and regression")
-    for part in ("train", "val", "test"):
-        batches = batch_by_length(data[f"{part}_X"], data[f"{part}_y"], 250)
-        scores[part] = model.evaluate(batches, verbose=0, return_dict=True)
-        print(f"{part:>5} accuracy {scores[part]['accuracy']:.4f}")
-    return scores
 
 
 def parse_arguments():

@@ -66,7 +66,7 @@ chapter07/photos_to_npz.py --help
 chapter08/data_setup.py --data sample --output data/sorted
 chapter08/inceptionv3_dogs_cats.py --data sample --backbone mobilenet --weights none --epochs 2 \
 --unfreeze-after 1 --run-dir runs/cats
-chapter08/how_much_data.py runs/cats --folds 2 --steps 20
+chapter08/how_much_data.py runs/cats --folds 2
 chapter08/classify_photo.py data/sorted/val/cat/cat.9.jpg --run-dir runs/cats
 chapter08/grad_cam.py data/sorted/val/cat/cat.9.jpg --run-dir runs/cats
 chapter09/rnn_from_scratch.py
