@@ -2,7 +2,8 @@
 
     python tests/each.py SCRIPT '[["--seed", "-1"], ["--epochs", "0"]]' [orders]
 
-With `orders` it does not train: it prints in which order each of three epochs would show its rows.
+Networks run eagerly: to compile them takes longer than so little training. With `orders` it does
+not train: it prints in which order each of three epochs would show its rows.
 """
 
 import contextlib
@@ -16,6 +17,7 @@ from pathlib import Path
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 
 def print_orders(model, rows, **_):
@@ -32,6 +34,7 @@ script, lists = sys.argv[1], json.loads(sys.argv[2])
 if sys.argv[3:] == ["orders"]:
     keras.Model.fit = print_orders
 sys.path.insert(0, str(Path(script).parent))
+tf.config.run_functions_eagerly(True)
 for arguments in lists:
     keras.utils.clear_session()  # a new process has no networks yet
     sys.argv = [script, *arguments]
