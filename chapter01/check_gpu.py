@@ -7,7 +7,8 @@ too, and on a GPU Keras's fit needs the compiler XLA with its libdevice and ptxa
     python chapter01/check_gpu.py                  # a report; a machine with no GPU passes
     python chapter01/check_gpu.py --require-gpu    # fails unless a GPU does the work
 
-Each item says OK or FAIL, with what to try; the exit status is 1 when one says FAIL.
+Each item says OK, FAIL or -- (not there); the last two say what to try. The exit status is 1 when
+one says FAIL.
 """
 
 import argparse

@@ -122,6 +122,7 @@ def main():
     except (OSError, ValueError) as error:
         parser.error(str(error))
     keras.config.disable_interactive_logging()  # no progress bars
+    tf.get_logger().setLevel("ERROR")  # it warns of each new network's compilation
     X, y = load_breast_cancer(return_X_y=True)
 
     data = split_data(X, y, seed=args.seed)

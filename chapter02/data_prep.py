@@ -14,19 +14,8 @@ import argparse
 import sys
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
-
-SAMPLE = Path(__file__).resolve().parent.parent / "data" / "samples" / "winequality-white.csv"
-
-
-def split_wines(wines, drop_duplicates=False):
-    """Training, validation and test wines: 80, 10 and 10 % of the rows, drawn at random."""
-    wines = wines.drop(columns="quality", errors="ignore")
-    wines = wines.drop_duplicates() if drop_duplicates else wines
-    order = np.random.default_rng(0).permutation(len(wines))
-    ends = [round(0.8 * len(wines)), round(0.9 * len(wines))]
-    return [wines.iloc[rows] for rows in np.split(order, ends)]
+from mlp_wine import load_data
 
 
 def main():
@@ -36,19 +25,20 @@ def main():
     parser.add_argument("--output", type=Path, default="runs/wines", help="a folder")
     args = parser.parse_args()
     try:
-        paths = {None: SAMPLE.parents[1] / "wine" / SAMPLE.name, "sample": SAMPLE}
-        path = paths.get(args.data, args.data)
-        wines = pd.read_csv(path, sep=None, engine="python", index_col=False, encoding="utf-8-sig")
-        train, val, test = split_wines(wines, args.drop_duplicates)
-        for name, part in (("train", train), ("val", val), ("test", test)):
+        data, parts = load_data(args.data, args.drop_duplicates), {}
+        for name in ("train", "val", "test"):
             path = args.output / name / f"{name}_data.csv"
+            if path.exists():
+                raise ValueError(f"{path} is there already; give another --output")
             path.parent.mkdir(parents=True, exist_ok=True)
-            part.to_csv(path, index=False, mode="x")  # x: nothing is overwritten
+            part = pd.DataFrame(data[f"{name}_X"], columns=data["columns"])
+            parts[name] = part.assign(alcohol=data[f"{name}_y"])
+            parts[name].to_csv(path, index=False)
             print(f"{len(part):5} wines in {path}")
     except Exception as error:  # pandas raises several kinds
         sys.exit(f"error: {args.data or 'wine'}: {' '.join(str(error).split())[:500]}")
-    for name, part in (("validation", val), ("test", test)):
-        known = part.merge(train.drop_duplicates())  # on all columns
+    for name, part in (("validation", parts["val"]), ("test", parts["test"])):
+        known = part.merge(parts["train"].drop_duplicates())  # on all columns
         print(f"{len(known) / len(part):.0%} of the {name} wines are in the training file, too")
 
 

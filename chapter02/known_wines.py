@@ -54,8 +54,8 @@ def main():
     errors = (pd.DataFrame(predictions).sub(y, axis=0) / data["train_y"].std()).abs()
     known = find_known(data)
     print("MAE ± its standard error, in standard deviations of alcohol; more than the trees' by")
-    for group, rows in (("all", known | ~known), ("in the training rows", known), ("new", ~known)):
-        print(f"{rows.sum()} test wines, {group}:")
+    for group, rows in (("all", slice(None)), ("in the training rows", known), ("new", ~known)):
+        print(f"{len(y[rows])} test wines, {group}:")
         for name, mae in errors[rows].items():
             more = mae - errors["gradient boosting"][rows]
             print(f"{name:>20} {mae.mean():.3f} ± {mae.sem():.3f}", end="")

@@ -3,8 +3,8 @@
 Book: chapter 3, "Visualizing a broken network". Validation MAE 0.854 standard deviations, the
 median wine; the author's own start falls to 0.217 today (60 epochs, three seeds).
 
-    python chapter03/dnn_wine_broken.py                      # kernels start at 0.05, biases at 0
-    python chapter03/dnn_wine_broken.py --start 0 1 --run-dir runs/author     # the author's own
+    python chapter03/dnn_wine_broken.py --epochs 60          # kernels start at 0.05, biases at 0
+    python chapter03/dnn_wine_broken.py --epochs 60 --start 0 1 --run-dir runs/author  # his own
     python chapter03/find_copies.py runs/dnn_wine_broken     # TensorBoard's histograms in numbers
 """
 

@@ -25,12 +25,15 @@ def main():
         data = load_data(args.data, group_by_recording=args.group_by_recording)
         for part in PARTS:
             path = args.output / part / f"{part}_data.csv"
+            if path.exists():
+                raise ValueError(f"{path} is there already; give another --output")
             path.parent.mkdir(parents=True, exist_ok=True)
             rows = pd.DataFrame(data[f"{part}_X"], columns=data["columns"])
-            rows.assign(y=data[f"{part}_y"]).to_csv(path, index=False, mode="x")  # x: a new file
+            rows.assign(y=data[f"{part}_y"]).to_csv(path, index=False)
             print(f"{len(rows):5} rows in {path}, {data[f'{part}_y'].mean():.1%} of them seizures")
     except Exception as error:  # pandas raises several kinds
-        sys.exit(f"error: {args.data or 'data/fetch.py eeg'}: {' '.join(str(error).split())[:500]}")
+        source = args.data or "EEG (python data/fetch.py eeg)"
+        sys.exit(f"error: {source}: {' '.join(str(error).split())[:500]}")
 
 
 if __name__ == "__main__":

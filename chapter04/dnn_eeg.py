@@ -49,9 +49,8 @@ def load_data(source=None, label=None, group_by_recording=False, split=0):
     test_y, int64 (n,), 1 for positive; test_groups (n,); columns; class_names, positive last.
     """
     path = Path({None: EEG, "sample": SAMPLE}.get(source, source))
-    with path.open() as file:
-        separator = max(",;\t", key=file.readline().count)
-    table = pd.read_csv(path, sep=separator, index_col=False)
+    head = path.read_text().partition("\n")[0]
+    table = pd.read_csv(path, sep=max(",;\t", key=head.count), index_col=False)
     label = label or ("y" if "y" in table else table.columns[-1])
     if label not in table:
         raise ValueError(f"it has no column {label}; --label names that of the classes")
@@ -76,8 +75,8 @@ def load_data(source=None, label=None, group_by_recording=False, split=0):
     data = {"columns": columns, "class_names": [f"not {positive}", str(positive)]}
     for part, some in zip(PARTS, (train, val, test), strict=True):
         rows = groups.isin(some.index)
-        data |= {f"{part}_X": X[rows], f"{part}_y": y[rows], f"{part}_groups": groups[rows]}
-    return data
+        data |= {f"{part}_X": X[rows], f"{part}_y": y[rows]}
+    return data | {"test_groups": groups[rows]}
 
 
 def build_network(train_X):
@@ -174,8 +173,9 @@ def report(model, data, run_dir):
     scores |= {"roc_auc_gap": gap, "roc_auc_gap_error": error, "operating_point": chosen}
     for name, point in {"half": 0.5, "operating_point": chosen}.items():
         y_hat = class_from_prob(p["test"], point)
-        table = metrics.classification_report(y, y_hat, zero_division=0)
-        print(f"Test rows, 1 from {point:.3g} on:\n{table}")
+        if name == "half" or chosen < 0.5:
+            table = metrics.classification_report(y, y_hat, zero_division=0)
+            print(f"Test rows, 1 from {point:.3g} on:\n{table}")
         scores["test"][f"recall_at_{name}"] = metrics.recall_score(y, y_hat)
         scores["test"][f"precision_at_{name}"] = metrics.precision_score(y, y_hat, zero_division=0)
 
@@ -193,7 +193,7 @@ def report(model, data, run_dir):
 def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", metavar="SOURCE", help='"sample" or a CSV file')
-    parser.add_argument("--label", metavar="COLUMN", help="of classes; default: y, else the last")
+    parser.add_argument("--label", metavar="COLUMN", help="of two classes, or 1 to 5 (1: positive)")
     parser.add_argument("--group-by-recording", action="store_true", help="keep recordings whole")
     parser.add_argument("--split", type=int, default=0, help="0 (default), 1, …: other test rows")
     parser.add_argument("--balanced", action="store_true", help="weigh both classes alike")
@@ -228,7 +228,8 @@ def main():
         model, done = open_run(args.run_dir, settings, X, y)
         model.make_train_function()  # what a backend refuses, it says here
     except Exception as error:  # pandas, zlib, h5py and Keras raise a dozen kinds
-        sys.exit(f"error: {args.data or 'data/fetch.py eeg'}: {' '.join(str(error).split())[:500]}")
+        source = args.data or "EEG (python data/fetch.py eeg)"
+        sys.exit(f"error: {source}: {' '.join(str(error).split())[:500]}")
     model.summary()
     rows = tf.data.Dataset.from_tensor_slices((X, y)).shuffle(len(X), seed=args.seed + done)
     model.fit(

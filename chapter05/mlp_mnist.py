@@ -5,7 +5,7 @@ Book: chapter 5, "Building a multiclass classifier in Keras".
     python chapter05/mlp_mnist.py                   # the real set (11 MB, fetched once)
     python chapter05/mlp_mnist.py --data sample     # 5,000 of its digits, needs no network
     python chapter05/mlp_mnist.py --data my.npz     # yours, with Keras's keys
-    python chapter05/mlp_mnist.py --patience 5      # until the validation loss no longer falls
+    python chapter05/mlp_mnist.py --patience 5 --run-dir runs/early    # stops by itself
 
 What to expect: test accuracy 0.9828 ± 0.0005 (seeds 1 to 3; the book: 0.9806), logistic
 regression 0.9223; ten minutes on a CPU core.
@@ -140,8 +140,8 @@ def report(model, data, run_dir):
     more = pd.Series((fit_baseline(data) == y) * 1.0 - right)
     baseline = {"logistic_regression_accuracy": right.mean() + more.mean()}
     baseline |= {"more": more.mean(), "error": more.sem()}
-    print(" test accuracy {:.4f}, {:+.4f} ± {:.4f}: logistic regression".format(*baseline.values()))
-    print(f"The network gives its answers to test_X {sureness.mean():.4f} on average. By class:")
+    print(" test accuracy {:.4f} of a linear model, {:+.4f} ± {:.4f}".format(*baseline.values()))
+    print(f"Its answers to test_X have a mean probability of {sureness.mean():.4f}. By class:")
     print(classification_report(y, y_hat, labels=range(len(names)), target_names=names))
     scores |= {"baselines": baseline, "sureness": float(sureness.mean())}
 
@@ -164,7 +164,7 @@ def parse_arguments():
     parser.add_argument("--data", metavar="SOURCE", help='"sample" or an .npz file')
     parser.add_argument("--epochs", type=int, default=50, help="default: 50")
     parser.add_argument("--batch-size", type=int, default=30, help="default: 30")
-    parser.add_argument("--patience", type=int, default=np.inf, help="of early stopping")
+    parser.add_argument("--patience", type=int, default=np.inf, help="epochs of no lower val_loss")
     parser.add_argument("--seed", type=int, default=1, help="default: 1")
     parser.add_argument("--run-dir", type=Path, help="default: runs/mlp_mnist")
     parser.add_argument("--evaluate", action="store_true", help="only score the saved model")

@@ -144,8 +144,8 @@ def report(model, data):
     more = pd.Series((fit_baseline(data) == y) * 1.0 - right)
     baseline = {"logistic_regression_accuracy": right.mean() + more.mean()}
     baseline |= {"more": more.mean(), "error": more.sem()}
-    print(" test accuracy {:.4f}, {:+.4f} ± {:.4f}: logistic regression".format(*baseline.values()))
-    print(f"The network gives its answers to test_X {sureness.mean():.4f} on average.")
+    print(" test accuracy {:.4f} of a linear model, {:+.4f} ± {:.4f}".format(*baseline.values()))
+    print(f"Its answers to test_X have a mean probability of {sureness.mean():.4f}.")
     return scores | {"baselines": baseline, "sureness": float(sureness.mean())}
 
 

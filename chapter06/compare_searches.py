@@ -2,7 +2,7 @@
 
 Book: chapter 6, "Hyperband".
 
-    python chapter06/compare_searches.py runs/hyperband_* runs/random_* runs/keras_tuner_*
+    python chapter06/compare_searches.py runs/hyperband_seed* runs/random_search_seed*
     python chapter06/compare_searches.py chapter06/results/*.jsonl     # those of the README
 """
 
@@ -22,6 +22,8 @@ def read_search(path):
     Added are `spent`, the epochs so far, and the best so far of each column of JUDGED.
     """
     table = pd.read_json(path / "evaluations.jsonl" if path.is_dir() else path, lines=True)
+    if "trained" not in table:
+        raise ValueError(f"{path} is no search of hyperband_mnist.py or hyperband_keras_tuner.py")
     table["spent"] = table["trained"].cumsum()
     for column in JUDGED:
         table[f"best {column}"] = table[column].cummin().ffill()

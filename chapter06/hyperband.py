@@ -105,18 +105,16 @@ class Hyperband:
         map_jobs: `map`, or what does the same with several workers (`imap_unordered` of a pool).
         A `loss` that is no finite number becomes None and comes last.
         """
-        first = 0
+        numbers = iter(range(len(self.configurations)))
         for s, rungs in self.brackets.items():
-            going = range(first, first + rungs[0][0])
-            first += rungs[0][0]
-            for i in range(len(rungs)):
+            going = [next(numbers) for _ in range(rungs[0][0])]
+            for i, kept in enumerate([*(n for n, _ in rungs[1:]), 0]):
                 jobs = [self._create_job(s, c, i) for c in going if (c, i) not in self.finished]
                 for key, answer, seconds in map_jobs(evaluate, jobs):
                     self._record(s, key, answer, seconds)
                 ranked = sorted((self.finished[c, i] for c in going), key=rank)
-                survivors = rungs[i + 1][0] if i + 1 < len(rungs) else 0
-                going = [entry["config"] for entry in ranked[:survivors]]
-                for loser in ranked[survivors:]:
+                going = [entry["config"] for entry in ranked[:kept]]
+                for loser in ranked[kept:]:
                     self._path(loser["config"], i).unlink(missing_ok=True)
         return sorted(self.finished.values(), key=rank)
 
@@ -136,7 +134,7 @@ class Hyperband:
         return (list(drawn.values()) * count)[:count]
 
     def _path(self, c, i):
-        return self.run_dir / "survivors" / f"{c}-{i}.keras"
+        return self.run_dir / f"survivor-{c}-{i}.keras"
 
     def _create_job(self, s, c, i):
         """Configuration `c` on rung `i` of bracket `s`, as `evaluate` takes it."""
@@ -145,7 +143,6 @@ class Hyperband:
             seed = zlib.crc32(f"{self.seed} {self.name} {c} {i}".encode())
             done = rungs[i - 1][1] if i else 0
             trial = Trial(seed, done, self._path(c, i - 1), self._path(c, i))
-            trial.save_to.parent.mkdir(exist_ok=True)
         return (c, i), self.try_params, self.data, rungs[i][1], params, trial
 
     def _record(self, s, key, answer, seconds):

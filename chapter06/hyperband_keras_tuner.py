@@ -13,16 +13,12 @@ import sys
 import zlib
 
 import keras
+import keras_tuner
 import numpy as np
 import pandas as pd
 import tensorflow as tf
 from hyperband import open_run
 from hyperband_mnist import build_network, load_data, parse_arguments, plot_search
-
-try:
-    import keras_tuner
-except ImportError:
-    sys.exit("error: KerasTuner is not installed: pip install keras-tuner")
 
 
 class Network(keras_tuner.HyperModel):
@@ -48,7 +44,7 @@ class Network(keras_tuner.HyperModel):
 def list_evaluations(oracle):
     """The finished trainings, in their order, as hyperband_mnist.py has them."""
     evaluations = []
-    for trial in (oracle.trials[trial_id] for trial_id in oracle.end_order):
+    for trial in map(oracle.trials.get, oracle.end_order):
         values = dict(trial.hyperparameters.values)
         own = {name: values.pop(name) for name in list(values) if name.startswith("tuner/")}
         epochs, start = own["tuner/epochs"], own["tuner/initial_epoch"]

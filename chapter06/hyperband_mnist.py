@@ -114,12 +114,6 @@ def join(data):
     return data | parts
 
 
-def refit(data, winner, seed, path):
-    """Train the winner anew, on the training digits of `data`, and save the network."""
-    trial = Trial(seed, epochs_done=0, start=None, save_to=path)
-    try_params(data, winner["epochs"], dict(winner["params"]), trial)
-
-
 def plot_search(table, path):
     """Above, who was dropped when in each bracket; below, the losses by each hyperparameter."""
     params = pd.json_normalize(table["params"])
@@ -166,7 +160,7 @@ def parse_arguments(name="hyperband_mnist", description=__doc__):
     parser.add_argument("--train-images", type=int, metavar="N", help="search on N of the digits")
     parser.add_argument("--max-iter", type=int, default=81, help="epochs of the longest training")
     parser.add_argument("--eta", type=int, default=3, help="one in ETA goes on (default: 3)")
-    parser.add_argument("--random-search", type=int, metavar="N", help="N in full instead")
+    parser.add_argument("--random-search", type=int, metavar="N", help="N random ones in full")
     parser.add_argument("--seed", type=int, default=1, help="default: 1")
     parser.add_argument("--run-dir", type=Path, help=f"default: runs/{name}")
     args = parser.parse_args()
@@ -192,8 +186,9 @@ def main():
         search = Hyperband(data, get_params, try_params, **options)
         model = keras.models.load_model(best) if best.exists() else None
         results, data = search.run(), join(data)
-        if model is None:
-            refit(data, results[0], args.seed, new)
+        if model is None:  # the winner's, trained anew
+            trial = Trial(args.seed, epochs_done=0, start=None, save_to=new)
+            try_params(data, results[0]["epochs"], dict(results[0]["params"]), trial)
             model = keras.models.load_model(new.replace(best))
     except KeyboardInterrupt:
         sys.exit("Interrupted: the same command goes on after the last finished evaluation.")

@@ -140,7 +140,8 @@ def report(model, data, table, run_dir):
     plot_search(table, run_dir / "search.png")
     X, y = data["test_X"], data["test_y"]
     test, accuracy = model.evaluate(X, y, verbose=0, return_dict=True), fit_baseline(data)
-    print(f"{table}\nThe first, trained on all of them: test accuracy {test['accuracy']:.4f}")
+    print(table.to_string())
+    print(f"The first, trained on all of them: test accuracy {test['accuracy']:.4f}")
     print(f"Logistic regression: test accuracy {accuracy:.4f}")
     scores = {"test": test, "baselines": {"logistic_regression_accuracy": accuracy}}
     return scores | {"best": table.iloc[0].to_dict(), "seconds": table["seconds"].sum()}

@@ -3,8 +3,8 @@
 Book: chapter 7, "Using data augmentation". Test accuracy 0.75 after 50 epochs (cnn_cifar10.py:
 0.72), 0.80 of the better network after 12 (JPEG copies of the images); 40 seconds an epoch.
 
-    python chapter07/cnn_cifar10_augmented.py                     # --data sample: a quick look
-    python chapter07/cnn_cifar10_augmented.py --network better    # fewer parameters, more accuracy
+    python chapter07/cnn_cifar10_augmented.py        # --data sample: a quick look
+    python chapter07/cnn_cifar10_augmented.py --network better --run-dir runs/better
 """
 
 import argparse

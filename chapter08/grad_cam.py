@@ -43,8 +43,9 @@ def main():
     parser.add_argument("--run-dir", type=Path, default=run_dir, help=f"default: {run_dir}")
     parser.add_argument("--output", type=Path, help="default: grad_cam.png in --run-dir")
     args = parser.parse_args()
-    size, photo = (2.5 * len(args.photos), 5), args.run_dir
+    size = 2.5 * len(args.photos), 5
     fig, axes = plt.subplots(2, len(args.photos), squeeze=False, figsize=size, layout="constrained")
+    photo = args.run_dir  # what an error is about, until the first photograph
     try:
         names = json.loads((args.run_dir / "settings.json").read_text())["class_names"]
         model = keras.models.load_model(args.run_dir / "model.keras")

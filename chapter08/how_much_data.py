@@ -59,10 +59,10 @@ def main():
     if args.folds < 2 or not 0 <= args.seed < 2**32:
         parser.error("--folds begins at 2, --seed at 0")
     try:
-        tables = {str(run): measure(run, args.folds, args.seed) for run in args.run_dirs}
         args.output.mkdir(parents=True, exist_ok=True)
         if any(args.output.iterdir()):
             raise ValueError(f"{args.output} holds files; give another --output")
+        tables = {str(run): measure(run, args.folds, args.seed) for run in args.run_dirs}
     except Exception as error:  # NumPy and zipfile raise a dozen kinds
         sys.exit(f"error: {' '.join(str(error).split())[:500]}")
     metrics = {"seed": args.seed, "folds": args.folds, "lines": {}, "val": {}}
@@ -75,6 +75,8 @@ def main():
         means["mean"].plot(yerr=means["std"], marker="o", capsize=4, logx=True, label=label)
     (args.output / "metrics.json").write_text(json.dumps(metrics, indent=2))
     plt.gca().set(xlabel="training photographs", ylabel="accuracy, mean ± standard deviation")
+    plt.xticks(table.index, table.index)
+    plt.minorticks_off()
     plt.legend()
     plt.savefig(args.output / "how_much_data.png")
     print(f"Metrics and picture are in {args.output}")

@@ -176,8 +176,7 @@ def open_run(args, settings, data):
     run_dir = args.run_dir
     run_dir.mkdir(parents=True, exist_ok=True)
     noted, log, last = (run_dir / name for name in ("settings.json", "history.csv", "last.keras"))
-    there = json.loads(noted.read_text()) if noted.exists() else None
-    if any(run_dir.iterdir()) and there != settings:
+    if any(run_dir.iterdir()) and (not noted.exists() or json.loads(noted.read_text()) != settings):
         raise ValueError(f"{run_dir} holds other files or settings; give another --run-dir")
     if not last.exists():
         model = build_model_feature_extraction(args.backbone, args.weights, args.image_size)
@@ -264,7 +263,7 @@ def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", metavar="SOURCE", help='"sample" or a folder')
     parser.add_argument("--backbone", choices=BACKBONES, default="inceptionv3", help="the book's")
-    parser.add_argument("--weights", default="imagenet", help="imagenet, none, or a file")
+    parser.add_argument("--weights", default="imagenet", help="imagenet, a file, or none: random")
     parser.add_argument("--image-size", type=int, help="side, default: the backbone's own")
     parser.add_argument("--epochs", type=int, default=20, help="of both stages, default: 20")
     parser.add_argument("--unfreeze-after", type=int, default=10, help="epochs, default: 10")
@@ -301,14 +300,12 @@ def main():
             data |= extract_features(model, data, args.run_dir / "features.npz")
     except Exception as error:  # TensorFlow, h5py, Keras and urllib raise a dozen kinds
         sys.exit(f"error: {args.data or FETCHED[1]}: {' '.join(str(error).split())[:500]}")
-    if args.weights == "none":
-        print("Random weights: the features have learned nothing, so expect little from the head.")
     train(model, data, args, done)
     history = pd.read_csv(args.run_dir / "history.csv", index_col="epoch").rename(lambda n: n + 1)
     history.plot(subplots=[("loss", "val_loss"), ("accuracy", "val_accuracy")], grid=True)
     plt.savefig(args.run_dir / "learning_curves.png")
     metrics = settings | report(data, args.run_dir)
-    metrics |= {"epochs": len(history), "best_epoch": int(history["val_loss"].argmin()) + 1}
+    metrics |= {"epochs": len(history), "best_epoch": int(history["val_loss"].idxmin())}
     (args.run_dir / "metrics.json").write_text(json.dumps(metrics, indent=2))
     print(f"Model, metrics and pictures are in {args.run_dir}")
 

@@ -102,7 +102,8 @@ def main():
         data = load_data(args.data, args.train_dates, args.test_dates)
         networks = read_runs(args.run_dirs, data["test_times"])
     except Exception as error:  # pandas and json raise a dozen kinds
-        sys.exit(f"error: {args.data or 'bitcoin'}: {' '.join(str(error).split())[:500]}")
+        source = args.data or "bitcoin (python data/fetch.py bitcoin)"
+        sys.exit(f"error: {source}: {' '.join(str(error).split())[:500]}")
     forecasts = forecast_baselines(data) | networks
     actual = data["test_y"].astype("float64")
     known = data["prices"]["Close"].to_numpy()[: -len(actual)]

@@ -2,7 +2,6 @@
 
 Book: chapter 9, "Using an LSTM for time series prediction". Hard to beat: the last value (README).
 
-    python data/fetch.py bitcoin                      # the real prices
     python chapter09/lstm_bitcoin.py                  # trains on January to May 2017, tests on June
     python chapter09/lstm_bitcoin.py --data sample    # simulated prices, needs no network
     python chapter09/lstm_bitcoin.py --scale std --inputs volume range --run-dir runs/lstm_more
@@ -48,7 +47,7 @@ def load_data(source=None, train_dates=TRAIN_DATES, test_dates=TEST_DATES, lags=
     end = len(prices.loc[: train_dates[1]]) - lags - 1
     start = len(flow) - lags - len(prices.loc[test_dates[0] :])
     if end < 10 or not end <= start < len(flow) - lags:
-        raise ValueError(f"{end} minutes to train, or a test before their end; see --train-dates")
+        raise ValueError(f"{max(end, 0)} minutes to train, or no days to forecast after them")
     if not np.isfinite(flow).all() or np.ptp(flow[:end, 0]) == 0:
         raise ValueError("an input is not finite, or the price never changes in training")
     # The first window of the test looks back into training; none is filled up with zeros.
@@ -196,7 +195,8 @@ def main():
         model = model or build_network(X, args.scale)
         model.make_train_function()  # what a backend refuses, it says here
     except Exception as error:  # pandas, zlib, h5py and Keras raise a dozen kinds
-        sys.exit(f"error: {args.data or 'bitcoin'}: {' '.join(str(error).split())[:500]}")
+        source = args.data or "bitcoin (python data/fetch.py bitcoin)"
+        sys.exit(f"error: {source}: {' '.join(str(error).split())[:500]}")
     rows = tf.data.Dataset.from_tensor_slices((X, y))
     model.fit(
         rows.shuffle(len(rows), seed=args.seed + done).batch(args.batch_size),

@@ -142,7 +142,8 @@ def main():
         model = model or network
         model.make_train_function()  # what a backend refuses, it says here
     except Exception as error:  # pandas, zlib, h5py and Keras raise a dozen kinds
-        sys.exit(f"error: {args.data or 'bitcoin'}: {' '.join(str(error).split())[:500]}")
+        source = args.data or "bitcoin (python data/fetch.py bitcoin)"
+        sys.exit(f"error: {source}: {' '.join(str(error).split())[:500]}")
     rows = tf.data.Dataset.from_tensor_slices((X, y))
     if args.book_order:
         rows = rows.shuffle(len(rows), seed=args.seed + done)

@@ -56,7 +56,8 @@ def main():
     try:
         table = predict_days(args.run_dir, args.data, args.days)
     except Exception as error:  # pandas, zlib, h5py and Keras raise a dozen kinds
-        sys.exit(f"error: {args.data or 'bitcoin'}: {' '.join(str(error).split())[:500]}")
+        source = args.data or "bitcoin (python data/fetch.py bitcoin)"
+        sys.exit(f"error: {source}: {' '.join(str(error).split())[:500]}")
     table.to_csv(args.run_dir / "predictions.csv")
     draw(table, ["flow", "predicted_flow"], args.run_dir / "flow.png")
     draw(table, ["price", "last_price", "predicted_price"], args.run_dir / "price.png")

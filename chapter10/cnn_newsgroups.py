@@ -2,7 +2,6 @@
 
 Book: chapter 10, "Document classification with and without GloVe" (here: without).
 
-    python data/fetch.py newsgroups                       # the real set, once
     python chapter10/cnn_newsgroups.py
     python chapter10/cnn_newsgroups.py --data sample      # made-up posts, needs no network
     python chapter10/cnn_newsgroups.py --data my_texts/   # yours: a folder of text files per class
@@ -197,7 +196,8 @@ def main():
         model, done = open_run(args.run_dir, settings, batches)
         model = model or build_model(train_X, len(names))
     except Exception as error:  # tarfile, zlib, h5py and Keras raise a dozen kinds
-        sys.exit(f"error: {args.data or NEWSGROUPS}: {' '.join(str(error).split())[:500]}")
+        source = args.data or "newsgroups (python data/fetch.py newsgroups)"
+        sys.exit(f"error: {source}: {' '.join(str(error).split())[:500]}")
     model.summary()
     model.fit(
         batch_by_length(train_X, train_y, args.batch_size, seed=args.seed + done),

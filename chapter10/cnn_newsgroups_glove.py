@@ -21,17 +21,10 @@ from pathlib import Path
 import keras
 import numpy as np
 import pandas as pd
-from cnn_newsgroups import (
-    NEWSGROUPS,
-    batch_by_length,
-    create_callbacks,
-    load_data,
-    open_run,
-    report,
-)
+from cnn_newsgroups import batch_by_length, create_callbacks, load_data, open_run, report
 from keras import layers, ops
 
-GLOVE = NEWSGROUPS.parent.parent / "glove" / "glove.6B.100d.txt"  # python data/fetch.py glove
+GLOVE = Path(__file__).resolve().parent.parent / "data" / "glove" / "glove.6B.100d.txt"
 GLOVE_SAMPLE = GLOVE.parent.parent / "samples" / "glove.sample.50d.txt"
 
 
@@ -78,7 +71,8 @@ def build_model(texts, embeddings_index, num_classes=20, fine_tune=False, dropou
     """The book's network, compiled: texts, strings (n,), to class probabilities (n, num_classes).
 
     Its 20,000 words are learned from `texts`. Of each text the first 1,000 words are read. With
-    `fine_tune` the word vectors are trained, too.
+    `fine_tune` the word vectors are trained, too. `dropout` is that of the last convolution's
+    output; half as much of the word vectors is left out.
     """
     vectorizer = layers.TextVectorization(20000, name="vectorizer")
     vectorizer.adapt(texts)
@@ -86,10 +80,9 @@ def build_model(texts, embeddings_index, num_classes=20, fine_tune=False, dropou
     text = keras.Input(shape=(), dtype="string", name="text")
     # At least one window of all convolutions (174 words) sees only padding: more changes nothing.
     words = ops.pad(vectorizer(text)[:, :1000], ((0, 0), (0, 174)))
-    embedding = layers.Embedding(
-        *matrix.shape, weights=[matrix], trainable=fine_tune, name="embedding"
-    )
-    x = embedding(words)
+    options = {"weights": [matrix], "trainable": fine_tune}
+    x = layers.Embedding(*matrix.shape, **options, name="embedding")(words)
+    x = layers.SpatialDropout1D(dropout / 2, name="embedding_dropout")(x)  # whole dimensions
     x = layers.Conv1D(128, 5, activation="relu", name="conv_1")(x)
     x = layers.MaxPooling1D(5, name="pool_1")(x)
     x = layers.Conv1D(128, 5, activation="relu", name="conv_2")(x)
@@ -149,7 +142,8 @@ def main():
         size = (len(names), args.fine_tune, args.dropout)
         model = model or build_model(train_X, index, *size)
     except Exception as error:  # tarfile, zlib, h5py and Keras raise a dozen kinds
-        sys.exit(f"error: {args.data or NEWSGROUPS}: {' '.join(str(error).split())[:500]}")
+        source = args.data or "newsgroups and GloVe (python data/fetch.py newsgroups glove)"
+        sys.exit(f"error: {source}: {' '.join(str(error).split())[:500]}")
     model.summary()
     model.fit(
         batch_by_length(train_X, train_y, args.batch_size, seed=args.seed + done),

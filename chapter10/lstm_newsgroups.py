@@ -16,14 +16,7 @@ from pathlib import Path
 
 import keras
 import pandas as pd
-from cnn_newsgroups import (
-    NEWSGROUPS,
-    batch_by_length,
-    create_callbacks,
-    load_data,
-    open_run,
-    report,
-)
+from cnn_newsgroups import batch_by_length, create_callbacks, load_data, open_run, report
 from keras import layers, ops
 
 
@@ -87,7 +80,8 @@ def main():
         model, done = open_run(args.run_dir, settings, batches)
         model = model or build_model(train_X, len(names), args.pooling)
     except Exception as error:  # tarfile, zlib, h5py and Keras raise a dozen kinds
-        sys.exit(f"error: {args.data or NEWSGROUPS}: {' '.join(str(error).split())[:500]}")
+        source = args.data or "newsgroups (python data/fetch.py newsgroups)"
+        sys.exit(f"error: {source}: {' '.join(str(error).split())[:500]}")
     model.summary()
     model.fit(
         batch_by_length(train_X, train_y, args.batch_size, seed=args.seed + done),

@@ -142,7 +142,7 @@ def main():
     pairs = 6 * (keep_probability(data["counts"]) * data["counts"]).sum()
     steps = int(pairs // args.batch_size) + 1
     batches = generate_batches(data, args.batch_size, rng)
-    model.fit(batches, epochs=args.epochs, steps_per_epoch=steps)
+    model.fit(batches, epochs=args.epochs, steps_per_epoch=steps, shuffle=False)
     vectors = model.get_layer("vectors").get_weights()[0]
     with output.open("x", encoding="utf-8", newline="\n") as file:
         for word, vector in zip(vocabulary, vectors, strict=True):

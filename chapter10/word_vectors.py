@@ -57,19 +57,21 @@ def plot_words(units, path):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", default=GLOVE, help='"sample", or a file of word vectors')
+    parser.add_argument("--data", metavar="SOURCE", help='"sample", or a file of word vectors')
     parser.add_argument("--words", nargs="+", default=["cat", "dog", "lizard"], help="to compare")
     parser.add_argument("--analogy", nargs=3, help="A B C: A is to B as C is to …")
     parser.add_argument("--picture", type=Path, default="runs/word_vectors.png", help="to be drawn")
     args = parser.parse_args()
     try:
-        index = load_word_vectors(GLOVE_SAMPLE if args.data == "sample" else Path(args.data))
+        path = {None: GLOVE, "sample": GLOVE_SAMPLE}.get(args.data, args.data)
+        index = load_word_vectors(Path(path))
         missing = {*args.words, *(args.analogy or [])} - set(index)
         if missing:
             raise ValueError(f"no vectors for {', '.join(sorted(missing))}")
         units = pd.DataFrame(normalize(list(index.values())), index=list(index))
     except Exception as error:
-        sys.exit(f"error: {args.data}: {' '.join(str(error).split())[:500]}")
+        source = args.data or "GloVe (python data/fetch.py glove)"
+        sys.exit(f"error: {source}: {' '.join(str(error).split())[:500]}")
     print(f"{units.shape[0]:,} words, {units.shape[1]} dimensions\n\nCosine similarity")
     compared = units.loc[args.words]
     print((compared @ compared.T).round(2).to_string(), "\n\nNearest words")

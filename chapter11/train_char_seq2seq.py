@@ -255,7 +255,8 @@ def main():
         model.make_train_function()  # what a backend refuses, it says here
         data["pairs"].to_csv(args.run_dir / "pairs.csv", index=False)  # for the translations
     except Exception as error:  # zlib, h5py and Keras raise a dozen kinds
-        sys.exit(f"error: {args.data or PAIRS}: {' '.join(str(error).split())[:500]}")
+        source = args.data or "fra-eng (python data/fetch.py fra-eng)"
+        sys.exit(f"error: {source}: {' '.join(str(error).split())[:500]}")
     model.summary()
     model.fit(
         make_batches(data, "train", args.batch_size, seed=args.seed + done),

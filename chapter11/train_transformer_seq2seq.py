@@ -5,7 +5,7 @@ that is like it, come from train_char_seq2seq.py: to copy this script, copy that
 
     python chapter11/train_transformer_seq2seq.py                   # the first 50,000 pairs
     python chapter11/train_transformer_seq2seq.py --data sample     # a stand-in, needs no network
-    python chapter11/train_transformer_seq2seq.py --vocab-size 50000   # all words whole
+    python chapter11/train_transformer_seq2seq.py --vocab-size 50000 --run-dir runs/words    # whole
     python chapter11/infer_char_seq2seq.py runs/train_transformer_seq2seq
 
 Pieces are learned by byte pair encoding: frequent words are whole, rare ones in parts, so that no
@@ -28,7 +28,7 @@ import pandas as pd
 import tensorflow as tf
 import train_char_seq2seq
 from keras import layers, ops
-from train_char_seq2seq import PAIRS, create_callbacks, open_run
+from train_char_seq2seq import create_callbacks, open_run
 
 WORD = re.compile(r" ?\w+| ?[^\w\s]+|\s+")
 
@@ -201,7 +201,8 @@ def main():
         model.make_train_function()  # what a backend refuses, it says here
         data["pairs"].to_csv(args.run_dir / "pairs.csv", index=False)  # for the translations
     except Exception as error:  # zlib, h5py and Keras raise a dozen kinds
-        sys.exit(f"error: {args.data or PAIRS}: {' '.join(str(error).split())[:500]}")
+        source = args.data or "fra-eng (python data/fetch.py fra-eng)"
+        sys.exit(f"error: {source}: {' '.join(str(error).split())[:500]}")
     model.summary()
     model.fit(
         make_batches(data, "train", args.batch_size, seed=args.seed + done),

@@ -2,9 +2,9 @@
 
 Book: chapter 12, whose repository carries this example ("easily extended to Atari problems").
 
-    python chapter12/dqn_breakout.py                                        # a GPU, a day or two
-    python chapter12/dqn_breakout.py --nb-steps 50000 --memory-limit 100000 # to see it run
-    python chapter12/dqn_breakout.py --evaluate --render                    # to see it play
+    python chapter12/dqn_breakout.py                        # a GPU, a day or two
+    python chapter12/dqn_breakout.py --evaluate --render    # to see it play
+    python chapter12/dqn_breakout.py --nb-steps 50000 --memory-limit 100000 --run-dir runs/short
 
 Network and settings are those of Mnih et al. (2015), but for Adam in place of RMSProp and double
 Q-learning.

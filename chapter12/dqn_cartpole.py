@@ -3,8 +3,8 @@
 Book: chapter 12, "CartPole".
 
     python chapter12/dqn_cartpole.py                           # the book's 200-step episodes
-    python chapter12/dqn_cartpole.py --max-episode-steps 500   # CartPole-v1's own limit
-    python chapter12/dqn_cartpole.py --env Acrobot-v1          # any with discrete actions
+    python chapter12/dqn_cartpole.py --max-episode-steps 500 --run-dir runs/cartpole_500   # its own
+    python chapter12/dqn_cartpole.py --env Acrobot-v1 --run-dir runs/acrobot    # discrete actions
 
 The agent sees the cart's position and speed, the pole's angle and angular speed, and pushes left or
 right; each step that the pole stands is worth 1. Rewards stay near 20 while epsilon is high and the

@@ -45,6 +45,8 @@ def main():
     args = parser.parse_args()
     if args.episodes < 1 or args.seed < 0:
         parser.error("--episodes begins at 1, --seed at 0")
+    if args.video and args.video.suffix != ".gif":
+        parser.error("--video writes a .gif")
     film = Film()
     try:
         env = make_env("human" if args.render else "rgb_array" if args.video else None)
@@ -55,14 +57,15 @@ def main():
             dqn.load_weights(args.weights)
         env.reset(seed=args.seed)
         history = dqn.test(env, args.episodes, callbacks=[film] * bool(args.video), visualize=False)
+        rewards = np.array(history.history["episode_reward"])
+        landed = f"{sum(rewards >= 200)} of {len(rewards)} reached 200"
+        print(f"Mean reward {rewards.mean():.1f}; {landed}")
         if args.video:
             first, *others = film.frames
             first.save(args.video, save_all=True, append_images=others, duration=60, loop=0)
             print(f"The film is in {args.video}")
     except Exception as error:  # gymnasium, h5py, Keras and Pillow raise a dozen kinds
         sys.exit(f"error: {args.weights}: {' '.join(str(error).split())[:500]}")
-    rewards = np.array(history.history["episode_reward"])
-    print(f"Mean reward {rewards.mean():.1f}; {sum(rewards >= 200)} of {len(rewards)} reached 200")
 
 
 if __name__ == "__main__":

@@ -40,7 +40,9 @@ def load_data(source=None, name="mnist"):
     if source is None:
         (train_X, train_y), (test_X, test_y) = getattr(keras.datasets, name).load_data()
     else:
-        path = SAMPLES / f"{name}.npz" if source == "sample" else source
+        path = SAMPLES / f"{name}.npz" if source == "sample" else Path(source)
+        if path.is_dir():
+            raise ValueError("a folder of images has no labels: give an .npz file with them")
         with np.load(path, allow_pickle=False) as file:
             train_X, train_y = file["x_train"], file["y_train"]
             test_X, test_y = file["x_test"], file["y_test"]
@@ -76,8 +78,7 @@ def load_classifier(data, folder, epochs):
         model.fit(data["train_X"], data["train_y"], 128, epochs, verbose=2)
         model.save(folder / "new_classifier.keras")
         (folder / "new_classifier.keras").replace(path)  # a kill leaves none that is cut
-    accuracy = model.evaluate(data["test_X"], data["test_y"], 500, verbose=0, return_dict=True)
-    return model, accuracy["accuracy"]
+    return model, model.evaluate(data["test_X"], data["test_y"], 500, verbose=0)[1]
 
 
 def frechet_distance(features, other):
@@ -125,7 +126,7 @@ def plot_nearest(images, train_X, path):
 def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--run-dir", type=Path, default="runs/gan_mnist", help="of the training")
-    parser.add_argument("--data", metavar="SOURCE", help="that of the training")
+    parser.add_argument("--data", metavar="SOURCE", help="of the training, with labels")
     parser.add_argument("--classifier-epochs", type=int, default=3, help="default: 3")
     parser.add_argument("--seed", type=int, default=0, help="of noise and choice; default: 0")
     args = parser.parse_args()
@@ -140,7 +141,7 @@ def main():
         settings = json.loads((args.run_dir / "settings.json").read_text())
         data = load_data(args.data, "cifar10" if "cifar10" in settings["script"] else "mnist")
         if zlib.crc32(data["train_X"].tobytes()) != settings["data"]:
-            raise ValueError("it was trained on other images; give --data")
+            raise ValueError("it was trained on other images; give the --data of the training")
         paths = sorted((args.run_dir / "moments").glob("*.keras"))
         if not paths:
             raise ValueError("it has no generator yet")

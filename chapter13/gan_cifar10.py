@@ -235,10 +235,10 @@ def report(gan, run_dir):
     chosen = np.unique(np.linspace(0, len(grids) - 1, 60).astype(int))
     film = [keras.utils.load_img(grids[i]) for i in chosen]
     film[0].save(run_dir / "training.gif", save_all=True, append_images=film[1:], loop=0)
-    history = pd.read_csv(run_dir / "history.csv", index_col="epoch").dropna(axis=1)
-    history.plot(subplots=[("d_loss", "g_loss"), ("d_accuracy",)], grid=True)
+    log = pd.read_csv(run_dir / "history.csv")[["d_loss", "g_loss", "d_accuracy"]]
+    log.rename(lambda n: n + 1).plot(subplots=[("d_loss", "g_loss")], grid=True, marker=".")
     plt.savefig(run_dir / "losses.png")
-    return {"epochs": len(history)} | history.iloc[-1].to_dict()
+    return {"epochs": len(log)} | log.iloc[-1].to_dict()
 
 
 def parse_arguments():

@@ -5,7 +5,7 @@ Book: chapter 13, "Generating MNIST images using a Keras GAN".
     python chapter13/gan_mnist.py                   # the real set (11 MB, fetched once)
     python chapter13/gan_mnist.py --data sample     # 4,000 of its digits, needs no network
     python chapter13/gan_mnist.py --data faces/     # your own images, made grey, 28 x 28
-    python chapter13/gan_mnist.py --ema 0.999       # and average the generator over its steps
+    python chapter13/gan_mnist.py --ema 0.999 --run-dir runs/gan_ema    # averaged over its steps
 
 The generator turns 100 random numbers into an image; the discriminator says how probably an image
 is a real one. Each learns from the other. evaluate_gan.py judges what comes of it.
@@ -237,10 +237,10 @@ def report(gan, run_dir):
     chosen = np.unique(np.linspace(0, len(grids) - 1, 60).astype(int))
     film = [keras.utils.load_img(grids[i]) for i in chosen]
     film[0].save(run_dir / "training.gif", save_all=True, append_images=film[1:], loop=0)
-    history = pd.read_csv(run_dir / "history.csv", index_col="epoch").dropna(axis=1)
-    history.plot(subplots=[("d_loss", "g_loss"), ("d_accuracy",)], grid=True)
+    log = pd.read_csv(run_dir / "history.csv")[["d_loss", "g_loss", "d_accuracy"]]
+    log.rename(lambda n: n + 1).plot(subplots=[("d_loss", "g_loss")], grid=True, marker=".")
     plt.savefig(run_dir / "losses.png")
-    return {"epochs": len(history)} | history.iloc[-1].to_dict()
+    return {"epochs": len(log)} | log.iloc[-1].to_dict()
 
 
 def parse_arguments():

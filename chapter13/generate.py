@@ -53,6 +53,8 @@ def main():
     parser.add_argument("--output", type=Path, help="default: in --run-dir")
     parser.add_argument("--seed", type=int, default=0, help="of the noise; default: 0")
     args = parser.parse_args()
+    if args.count < 1 or args.seed < 0 or not (args.order + "0").isdecimal():
+        parser.error("--count begins at 1, --seed at 0; --order is digits")
     args.output = args.output or args.run_dir / ("walk.gif" if args.walk else "generated.png")
     try:
         generator = keras.models.load_model(args.run_dir / "generator.keras", compile=False)

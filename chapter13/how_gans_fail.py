@@ -8,9 +8,9 @@ The data are points in the plane, in eight heaps on a circle, so that no classif
 which of them a generator makes: its points near a heap count for it. "Mode collapse": most points
 are near heaps, but of no more than four. "Off the data": most are not even near.
 
-First the learning rates: trainings that differ in nothing else. Then the loss: the further a
-discriminator is ahead, the less gradient most points get from log(1 - D), the loss that saturates,
-but not from -log D, the book's (label 1 for made images).
+First the learning rates: trainings that differ in nothing else. Then the loss: once a discriminator
+is far ahead, most points get less and less gradient from log(1 - D), the loss that saturates, but
+not from -log D, the book's (label 1 for made images).
 """
 
 import argparse
@@ -115,8 +115,7 @@ def measure_gradients(gan, noise):
 
 def show_rates(points, noise, steps, seed, run_dir):
     """Train once for each of TRAININGS; their measures, and a picture of their points."""
-    options = {"sharex": True, "sharey": True, "layout": "constrained"}
-    figure, axes = plt.subplots(2, 3, figsize=(9, 6), **options)
+    fig, axes = plt.subplots(2, 3, figsize=(9, 6), sharex=True, sharey=True, layout="constrained")
     results = {}
     for ax, (name, rates) in zip(axes.flat, TRAININGS.items(), strict=True):
         keras.utils.set_random_seed(seed)
@@ -128,8 +127,8 @@ def show_rates(points, noise, steps, seed, run_dir):
         ax.scatter(*points[:500].T, s=2, color="lightgrey")
         ax.scatter(*made.T, s=2)
         ax.set(title=f"{name}\n{results[name]['verdict']}", xlim=(-1.3, 1.3), ylim=(-1.3, 1.3))
-        print(name, results[name])
-    figure.savefig(run_dir / "points.png")
+    print(pd.DataFrame(results).T.to_string())
+    fig.savefig(run_dir / "points.png")
     return results
 
 
@@ -147,7 +146,7 @@ def show_losses(points, noise, steps, seed, run_dir):
         made = gan.generator.predict(noise, verbose=0)
         results["log(1 - D)" if saturating else "-log D"] = measure(made)
     table = pd.DataFrame(gradients[:5]).set_index("ahead")
-    ax = table.plot(logy=True, marker="o", grid=True, ylabel="at the median made point")
+    ax = table.plot(logy=True, marker="o", grid=True, ylabel="D; gradients (median point)")
     ax.set_xlabel("steps that the discriminator is ahead")
     plt.savefig(run_dir / "gradients.png")
     print(table, results, sep="\n")
@@ -165,9 +164,9 @@ def main():
     try:
         if keras.backend.backend() != "tensorflow":
             raise ValueError("needs the TensorFlow backend: unset KERAS_BACKEND")
-        if args.run_dir.exists():
-            raise ValueError("it is there already; give another --run-dir")
-        args.run_dir.mkdir(parents=True)
+        args.run_dir.mkdir(parents=True, exist_ok=True)
+        if any(args.run_dir.iterdir()):
+            raise ValueError("it holds files; give another --run-dir")
     except (OSError, ValueError) as error:
         sys.exit(f"error: {args.run_dir}: {error}")
     points = load_data()

@@ -240,15 +240,21 @@ def finished(script, data_dir, tmp_path_factory):
     """The run folder of a copy of `script`, run in an empty folder, once; look, do not touch."""
     if script not in _runs:
         folder = tmp_path_factory.mktemp("alone")
-        for name in (Path(script).name, *MODULES.get(script, [])):
-            copy(ROOT / Path(script).parent / name, folder / name)
+        alone = copy_alone(script, folder)
         arguments = command(script, data_dir)[1:]
         if script in KINDS:
             copy(data_dir / KINDS[script], folder / KINDS[script])
             arguments += ["--data", KINDS[script]]
-        run_to_end(folder / Path(script).name, *arguments, cwd=folder)
+        run_to_end(alone, *arguments, cwd=folder)
         (_runs[script],) = (folder / "runs").iterdir()
     return _runs[script]
+
+
+def copy_alone(script, folder):
+    """Copy a script and the modules that it needs; returns the path of the copy."""
+    for name in (Path(script).name, *MODULES.get(script, [])):
+        copy(ROOT / Path(script).parent / name, folder / name)
+    return folder / Path(script).name
 
 
 def copy(source, target):
@@ -718,6 +724,15 @@ def test_bad_input_gives_one_line(script, data_dir, tmp_path):
     assert len(set(messages)) > 8
     assert all("--run-dir" in message for message in messages[-2:])
     assert contents(tmp_path) == before
+
+
+TO_FETCH = {script for script in TRAINERS if KINDS[script] in (EEG, PHOTOS, PRICES, POSTS, PAIRS)}
+
+
+@pytest.mark.parametrize("script", sorted(TO_FETCH))
+def test_a_set_that_is_not_there_is_named_with_its_cure(script, tmp_path):
+    (message,) = refuse(copy_alone(script, tmp_path), [[]], tmp_path)
+    assert "python data/fetch.py" in message or "data_setup.py" in message
 
 
 def other_settings(script, folder):

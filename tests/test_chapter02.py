@@ -71,7 +71,7 @@ def test_split_is_80_10_10_and_that_of_data_prep(run_script, tmp_path, drop, siz
     assert known == 0 if drop else 0.25 < known < 0.35  # the reason for the switch
     assert ("\n0% of the validation" in result.stdout) == drop
     again = run_script(PREP, *switches, cwd=tmp_path)
-    assert again.returncode == 1 and "File exists" in again.stderr
+    assert again.returncode == 1 and "give another --output" in again.stderr
 
 
 def test_other_separators_byte_order_mark_and_trailing_cells(tmp_path):

@@ -100,7 +100,7 @@ def test_data_prep_writes_the_rows_the_script_splits_off(tmp_path):
         rows = pd.read_csv(tmp_path / part / f"{part}_data.csv")
         assert list(rows) == [*expected["columns"], "y"]
         assert np.array_equal(rows, np.c_[expected[f"{part}_X"], expected[f"{part}_y"]])
-    with pytest.raises(SystemExit, match="error: .*File exists"):
+    with pytest.raises(SystemExit, match="error: .*give another --output"):
         run_main(*usual)
 
 

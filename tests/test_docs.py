@@ -7,6 +7,7 @@ import backends
 import check_map
 import pytest
 from conftest import ROOT
+from contract import SCRIPTS
 
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("*/README.md")])
 PAGES += sorted(ROOT.glob("data/samples/README.md"))
@@ -80,3 +81,15 @@ def test_every_option_has_help():
             if isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "add_argument":
                 given = {keyword.arg for keyword in node.keywords}
                 assert "help" in given, f"{script.name}:{node.lineno}: {ast.unparse(node)}"
+
+
+def test_commands_can_be_typed_one_after_the_other():
+    """What changes the outcome needs other data or a --run-dir, or the run before is in the way."""
+    free = {"--epochs", "--nb-steps", "--evaluate", "--render", "--max-iter"}
+    pages = {page: "".join(re.findall(r"```\n(.*?)```", page.read_text(), re.S)) for page in PAGES}
+    pages |= {ROOT / script: (ROOT / script).read_text().split('"""')[1] for script in SCRIPTS}
+    for page, text in pages.items():
+        for script, rest in re.findall(r"python (chapter\S+\.py)(.*)", re.sub(r"\\+\n", " ", text)):
+            options = set(re.findall(r"--[a-z-]+", rest.partition(" #")[0]))
+            if script in SCRIPTS and not options & {"--data", "--run-dir"}:
+                assert options <= free, f"{page}: {script} {rest}"

@@ -100,5 +100,4 @@ class ModelIntervalCheckpoint(Callback):
     def on_step_end(self, step, logs=None):
         step = self.model.step + 1
         if step % self.interval == 0:
-            path = self.filepath.replace("{step}", str(step))
-            self.model.save_weights(path, overwrite=True)
+            self.model.save_weights(self.filepath.replace("{step}", str(step)), overwrite=True)

@@ -46,8 +46,7 @@ class World:
             raise ValueError(f"action_repetition must be >= 1, is {repetition}")
         self.env, self.processor, self.repetition = env, processor, repetition
         self.start_steps, self.start_policy, self.limit = start_steps, start_policy, limit
-        space = getattr(env, "action_space", None)
-        self.first_action = getattr(space, "start", 0) if hasattr(space, "n") else 0
+        self.first_action = getattr(getattr(env, "action_space", None), "start", 0)
 
     def reset(self, start_steps=None):
         """The first observation that the agent sees of an episode."""
@@ -80,7 +79,7 @@ class World:
 
     def _act(self, action):
         observation, reward, *ends, info = self.env.step(action)
-        done = bool(any(ends))
+        done = any(ends)
         ended = ends[0] if len(ends) == 2 else not info.get("TimeLimit.truncated", False)
         processed = self.processor.process_step(deepcopy(observation), reward, done, info)
         observation, reward, done, info = processed
@@ -192,7 +191,7 @@ class Agent:
         for callback in callbacks:
             callback.on_episode_begin(episode, {})
         observation = world.reset()
-        episode_reward, episode_step, learned, done = 0.0, 0, [], False
+        episode_reward, learned, done = 0.0, [], False
         while not done:
             if self.step >= nb_steps:
                 return  # unfinished: no callback hears of its end
@@ -205,14 +204,13 @@ class Agent:
             logs = {"action": action, "observation": observation, "reward": reward}
             logs |= {"metrics": metrics, "episode": episode, "info": info}
             for callback in callbacks:
-                callback.on_step_end(episode_step, logs)
-            episode_step += 1
+                callback.on_step_end(world.steps - 1, logs)
             self.step += 1
         # The agent sees the last observation, too; what it does there is not done.
         self.forward(observation)
         self.truncated = False
         self.backward(0.0, terminal=False)
-        logs = {"episode_reward": float(episode_reward), "nb_episode_steps": episode_step}
+        logs = {"episode_reward": float(episode_reward), "nb_episode_steps": world.steps}
         logs["nb_steps"] = self.step
         means = np.mean(learned, axis=0).tolist() if learned else [None] * len(metrics)
         logs |= dict(zip(self.metrics_names, means, strict=True))

@@ -107,14 +107,9 @@ class SequentialMemory:
         rows = self._row(np.array(batch_idxs))
         while (wrong := self.no_action[rows]).any():  # others in their place
             rows[wrong] = self._row(np.array(random.choices(range(low, high), k=wrong.sum())))
-        after = (rows + 1) % self.limit
-        return Experience(
-            self._states(rows),
-            self.actions[rows],
-            self.rewards[rows],
-            self._states(after),
-            self.terminals[rows],
-        )
+        state0, state1 = self._states(rows), self._states((rows + 1) % self.limit)
+        actions, rewards, terminals = self.actions[rows], self.rewards[rows], self.terminals[rows]
+        return Experience(state0, actions, rewards, state1, terminals)
 
     def _row(self, index):
         return (self.appended - self.nb_entries + index) % self.limit

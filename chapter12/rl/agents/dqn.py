@@ -94,14 +94,8 @@ class DQNAgent(Agent):
     # --- learning -----------------------------------------------------------------------------
 
     def backward(self, reward, terminal):
-        self.memory.append(
-            self.recent_observation,
-            self.recent_action,
-            reward,
-            terminal,
-            training=self.training,
-            truncated=self.truncated,
-        )
+        seen = self.recent_observation, self.recent_action, reward, terminal
+        self.memory.append(*seen, training=self.training, truncated=self.truncated)
         metrics = [np.nan] * len(self.metrics_names)
         if not self.training:
             return metrics
@@ -156,10 +150,6 @@ class DQNAgent(Agent):
         import tensorflow as tf
 
         shape, dtype = self.model.inputs[0].shape[1:], self.model.inputs[0].dtype
-        n = self.batch_size
-
-        def act(states):
-            return self.model(states, training=False)
 
         def learn(state0, state1, taken):  # taken (n, 3): action, reward, terminal
             action, reward, terminal = tf.unstack(taken, axis=1)
@@ -180,33 +170,25 @@ class DQNAgent(Agent):
         # XLA makes one kernel of these many small operations; for convolutions on a CPU it is slow.
         small = not any(isinstance(layer, layers.Conv2D) for layer in self.model.layers)
         self.optimizer.build(self.model.trainable_variables)
-        states = tf.TensorSpec((n, *shape), dtype)
+        one, many = (tf.TensorSpec((n, *shape), dtype) for n in (1, self.batch_size))
+        taken = tf.TensorSpec((self.batch_size, 3), "float32")
         # Traced once, here: to look the trace up costs more than these networks.
-        act = tf.function(act, jit_compile=small).get_concrete_function(
-            tf.TensorSpec((1, *shape), dtype)
-        )
-        learn = tf.function(learn, jit_compile=small).get_concrete_function(
-            states, states, tf.TensorSpec((n, 3), "float32")
-        )
+        act = tf.function(self.model, jit_compile=small).get_concrete_function(one)
+        learn = tf.function(learn, jit_compile=small).get_concrete_function(many, many, taken)
 
         def train_on_batch(batch):
-            state0, state1 = map(self.processor.process_state_batch, (batch.state0, batch.state1))
+            states = map(self.processor.process_state_batch, (batch.state0, batch.state1))
+            states = [tf.convert_to_tensor(state, dtype) for state in states]
             taken = np.stack([batch.action, batch.reward, batch.terminal1], axis=1, dtype="float32")
-            metrics = learn(
-                tf.convert_to_tensor(state0, dtype),
-                tf.convert_to_tensor(state1, dtype),
-                tf.convert_to_tensor(taken),
-            )
-            return metrics.numpy().tolist()
+            return learn(*states, tf.convert_to_tensor(taken)).numpy().tolist()
 
         self._q_values = lambda states: act(tf.convert_to_tensor(states, dtype)).numpy()
         self._train_on_batch = train_on_batch
 
     def update_target_model_softly(self):
         if self.target_model_update < 1:
-            share = self.target_model_update
             for target, variable in zip(self.target_model.weights, self.model.weights, strict=True):
-                target.assign(target + share * (variable - target))
+                target.assign(target + self.target_model_update * (variable - target))
 
     def update_target_model_hard(self):
         self.target_model.set_weights(self.model.get_weights())
