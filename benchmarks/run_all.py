@@ -91,8 +91,8 @@ def make_table(results):
     lines = [
         f"`make bench` on {machine['cores']} CPU cores ({machine['processor']}), no GPU, "
         + ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
-        + f", in {minutes:.0f} minutes: median (lowest to highest), both sides by turns "
-        "in one run. Ratio: how many times better ours is.",
+        + f", {minutes:.0f} minutes in all: median (lowest to highest), both sides of a row by "
+        "turns in one run. Ratio: how many times better ours is.",
         "",
         "| what | unit | against | theirs | ours | ratio |",
         "|---|---|---|---|---|---|",

@@ -11,6 +11,7 @@ import json
 import re
 import sys
 from collections import defaultdict
+from operator import itemgetter
 from pathlib import Path
 from statistics import fmean, stdev
 
@@ -383,7 +384,7 @@ def make_page():
         HEAD
         + "\n".join(make_row(*row) for row in ROWS)
         + MIDDLE
-        + "\n".join(make_shortfall(*row) for row in SHORT)
+        + "\n".join(make_shortfall(*row) for row in sorted(SHORT, key=itemgetter(0)))
         + GPU_HEAD
         + "\n".join(make_gpu_row(*row) for row in GPU)
         + "\n"
