@@ -116,6 +116,7 @@ def join(data):
 
 def plot_search(table, path):
     """Above, who was dropped when in each bracket; below, the losses by each hyperparameter."""
+    table = table.assign(loss=table["loss"].clip(upper=5))  # what diverged lies on the upper edge
     params = pd.json_normalize(table["params"])
     brackets = sorted(table.groupby("bracket"), reverse=True)
     shape = 2, max(len(brackets), len(params.columns))

@@ -59,10 +59,10 @@ def main():
     if args.folds < 2 or not 0 <= args.seed < 2**32:
         parser.error("--folds begins at 2, --seed at 0")
     try:
-        args.output.mkdir(parents=True, exist_ok=True)
-        if any(args.output.iterdir()):
+        if args.output.exists() and any(args.output.iterdir()):
             raise ValueError(f"{args.output} holds files; give another --output")
         tables = {str(run): measure(run, args.folds, args.seed) for run in args.run_dirs}
+        args.output.mkdir(parents=True, exist_ok=True)
     except Exception as error:  # NumPy and zipfile raise a dozen kinds
         sys.exit(f"error: {' '.join(str(error).split())[:500]}")
     metrics = {"seed": args.seed, "folds": args.folds, "lines": {}, "val": {}}

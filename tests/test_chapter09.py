@@ -150,7 +150,7 @@ def test_prices_of_no_use_are_named(tmp_path):
         (prices[:0].rename_axis("version https://git-lfs.github.com"), {}, "Git LFS"),
         (prices[::60], {}, "0 days 01:00:00"),
         (prices.assign(Close=7.0), {}, "never changes"),
-        (prices, {"test_dates": ("2017-05-30", "2017-06-02")}, "before"),
+        (prices, {"test_dates": ("2017-05-30", "2017-06-02")}, "after them"),
         (prices[["Close"]], {"inputs": ["volume"]}, "no 'Volume' among its columns .*Close"),
     ):
         table.to_csv(path)
