@@ -78,8 +78,7 @@ def report(model, data, baseline):
     guesses = model.predict(data["test_X"], batch_size=50, verbose=0).argmax(axis=1)
     lead = (guesses == y).astype(int) - (baseline == y)  # text by text: 1, 0 or -1
     error, accuracy = lead.std(ddof=1) / len(y) ** 0.5, (baseline == y).mean()
-    print(f" test accuracy {accuracy:.4f} of TF-IDF and regression")
-    print(f"      lead {lead.mean():+.4f} ± {error:.4f}")
+    print(f" test accuracy {accuracy:.4f} of TF-IDF; lead {lead.mean():+.4f} ± {error:.4f}")
     lead = {"mean": lead.mean(), "error": error}
     return scores | {"lead": lead, "baselines": {"tfidf_accuracy": accuracy}}
 
@@ -119,8 +118,7 @@ def main():
         if keras.backend.backend() != "tensorflow":
             raise ValueError("a network that takes strings needs the TensorFlow backend")
         keras.utils.set_random_seed(args.seed)
-        script = cnn_newsgroups if args.set == "newsgroups" else lstm_imdb
-        data = script.load_data(args.data)
+        data = (cnn_newsgroups if args.set == "newsgroups" else lstm_imdb).load_data(args.data)
         for part in ("train_X", "val_X", "test_X") if args.strip_quotes else ():
             data[part] = np.array([strip_quotes(text) for text in data[part]], dtype=object)
         model = build_network(data["train_X"], len(data["class_names"]), **size)

@@ -185,7 +185,8 @@ HEAD = """# Results
 
 The book's figures beside ours: the same data where it could be had, the test set used once, each
 figure from a `metrics.json` (chapter 13: `evaluation.json`) in the chapter's `results/` folder
-(`python tests/check_results.py` compares them). Several seeds are mean ± standard deviation.
+(`python tests/check_results.py` compares them). Several seeds are mean ± standard deviation;
+fewer than three where three take more than an hour of a CPU core.
 
 All runs: CPU, one or two cores; Python 3.11, Keras 3.15, TensorFlow 2.21. Chapter 13's GANs, but
 for the one that takes orders, were trained on a GPU, with JAX; the last table has more of that.
