@@ -219,7 +219,8 @@ def test_networks_are_the_books():
         model = glove.build_model(TEXTS, {"good": np.ones(1000)}, 20, fine_tune, dropout=0.5)
         assert [layer.name for layer in model.layers if layer.weights] == list(counts)
         assert model.get_layer("embedding").trainable == fine_tune
-        assert model.get_layer("dropout").rate == 0.5 and len(model.to_json()) < 20_000  # no matrix
+        rates = [model.get_layer(name).rate for name in ("embedding_dropout", "dropout")]
+        assert rates == [0.25, 0.5] and len(model.to_json()) < 20_000  # no matrix
     model = imdb.build_network(TEXTS, steps=10)
     assert model.count_params() == 2_000_000 + 4 * (100 + 10 + 1) * 10 + 10 + 1  # 4 gates
     assert model.get_layer("lstm1").recurrent_dropout == 0.2
