@@ -254,13 +254,7 @@ def test_searches_are_compared_at_the_budget_of_the_shortest(tmp_path, monkeypat
 @pytest.mark.slow
 def test_keras_tuner_searches_the_same(tmp_path, monkeypatch):
     """Its evaluations in the same form; the finished search again adds none."""
-    script, log = "chapter06/hyperband_keras_tuner.py", tmp_path / "evaluations.jsonl"
-    with monkeypatch.context() as patch, pytest.raises(SystemExit, match="pip install keras-tuner"):
-        patch.setitem(sys.modules, "keras_tuner", None)  # its import then fails
-        load_script(script)
-    del sys.modules["chapter06_hyperband_keras_tuner"]
-    pytest.importorskip("keras_tuner")
-    tuner = load_script(script)
+    tuner, log = load_script("chapter06/hyperband_keras_tuner.py"), tmp_path / "evaluations.jsonl"
     usual = ["--data", "sample", "--train-images", "10", "--max-iter", "3"]
     monkeypatch.setattr(sys, "argv", ["x", *usual, "--run-dir", str(tmp_path)])
     tuner.main()
