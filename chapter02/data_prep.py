@@ -26,10 +26,10 @@ def main():
     args = parser.parse_args()
     try:
         data, parts = load_data(args.data, args.drop_duplicates), {}
+        if any(args.output.glob("*/*_data.csv")):
+            raise ValueError(f"{args.output} has such files already; give another --output")
         for name in ("train", "val", "test"):
             path = args.output / name / f"{name}_data.csv"
-            if path.exists():
-                raise ValueError(f"{path} is there already; give another --output")
             path.parent.mkdir(parents=True, exist_ok=True)
             part = pd.DataFrame(data[f"{name}_X"], columns=data["columns"])
             parts[name] = part.assign(alcohol=data[f"{name}_y"])

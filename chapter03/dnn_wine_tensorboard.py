@@ -1,7 +1,7 @@
 """Chapter 2's deep network on the white wines, logged for TensorBoard.
 
 Book: chapter 3, "Creating a TensorBoard callback". New beside chapter02/dnn_wine.py is one line in
-`create_callbacks`; the baseline is the median. Test MAE 0.192 ± 0.007.
+`create_callbacks`; the baseline is the median. Test MAE 0.192 ± 0.007 standard deviations.
 
     python chapter03/dnn_wine_tensorboard.py --epochs 60    # "--data sample": 600 of the wines
     tensorboard --logdir runs --port 6006         # in a second terminal, at any time

@@ -1,7 +1,7 @@
 """Chapter 2's multilayer perceptron on the white wines, logged for TensorBoard.
 
 Book: chapter 3, "Creating a TensorBoard callback". New beside chapter02/mlp_wine.py is one line in
-`create_callbacks`; the baseline is the median. Test MAE 0.198 ± 0.004.
+`create_callbacks`; the baseline is the median. Test MAE 0.198 ± 0.004 standard deviations.
 
     python chapter03/mlp_wine_tensorboard.py      # "--data sample" takes 600 of the wines
     tensorboard --logdir runs --port 6006         # in a second terminal, at any time

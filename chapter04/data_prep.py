@@ -23,10 +23,10 @@ def main():
     args = parser.parse_args()
     try:
         data = load_data(args.data, group_by_recording=args.group_by_recording)
+        if any(args.output.glob("*/*_data.csv")):
+            raise ValueError(f"{args.output} has such files already; give another --output")
         for part in PARTS:
             path = args.output / part / f"{part}_data.csv"
-            if path.exists():
-                raise ValueError(f"{path} is there already; give another --output")
             path.parent.mkdir(parents=True, exist_ok=True)
             rows = pd.DataFrame(data[f"{part}_X"], columns=data["columns"])
             rows.assign(y=data[f"{part}_y"]).to_csv(path, index=False)

@@ -68,9 +68,10 @@ def main():
     metrics = {"seed": args.seed, "folds": args.folds, "lines": {}, "val": {}}
     for name, table in tables.items():
         means = table.agg(["mean", "std"], axis=1).round(4)
-        metrics["val"][name], metrics["lines"][name] = means.to_dict("index"), fit_line(table)
+        line = metrics["lines"][name] = fit_line(table)
+        metrics["val"][name] = means.to_dict("index")
         print(f"{name}\n{means}")
-        print("accuracy {:+.4f} ± {:.4f} per doubling, R² {:.2f}".format(*fit_line(table).values()))
+        print("accuracy {:+.4f} ± {:.4f} per doubling, R² {:.2f}".format(*line.values()))
         label = name.replace("$", r"\$")
         means["mean"].plot(yerr=means["std"], marker="o", capsize=4, logx=True, label=label)
     (args.output / "metrics.json").write_text(json.dumps(metrics, indent=2))

@@ -6,7 +6,8 @@ To copy this script, copy that one, too.
 
     python data/fetch.py newsgroups glove                   # the real sets, once
     python chapter10/cnn_newsgroups_glove.py                # the vectors stay, as in the book
-    python chapter10/cnn_newsgroups_glove.py --fine-tune --dropout 0.5 --run-dir runs/tuned
+    python chapter10/cnn_newsgroups_glove.py --fine-tune --dropout 0.5 --batch-size 32 \\
+        --epochs 30 --run-dir runs/tuned
     python chapter10/cnn_newsgroups_glove.py --data sample --vectors sample    # no network
 
 What to look for: how many words have no vector, and whether it helps to train the vectors further.
