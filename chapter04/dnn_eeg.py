@@ -193,7 +193,7 @@ def report(model, data, run_dir):
 def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", metavar="SOURCE", help='"sample" or a CSV file')
-    parser.add_argument("--label", metavar="COLUMN", help="two classes, or 1 to 5; default: y, or last")
+    parser.add_argument("--label", metavar="COLUMN", help="of classes; default: y, else the last")
     parser.add_argument("--group-by-recording", action="store_true", help="keep recordings whole")
     parser.add_argument("--split", type=int, default=0, help="0 (default), 1, …: other test rows")
     parser.add_argument("--balanced", action="store_true", help="weigh both classes alike")
