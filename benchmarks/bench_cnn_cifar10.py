@@ -11,14 +11,13 @@ size, by turns, after a warm-up epoch.
 import argparse
 import os
 import statistics
-import time
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 import numpy as np
 import tensorflow as tf
-from common import ROOT, load_script, record
+from common import ROOT, load_script, record, time_fit
 
 BATCH_SIZE = 32
 
@@ -54,16 +53,15 @@ def main():
     scaled, one_hot = X.astype("float32") / 255, keras.utils.to_categorical(y, 10)
     shuffled = tf.data.Dataset.from_tensor_slices((X, y)).shuffle(len(X), seed=1).batch(BATCH_SIZE)
     contestants = {
-        "the book's way": lambda: book.fit(scaled, one_hot, batch_size=BATCH_SIZE, verbose=0),
-        "ours": lambda: ours.fit(shuffled, shuffle=False, verbose=0),
+        "the book's way": lambda: time_fit(book, scaled, one_hot, batch_size=BATCH_SIZE),
+        "ours": lambda: time_fit(ours, shuffled, shuffle=False),
     }
     speeds = {name: [] for name in contestants}
     for turn in range(args.repeats + 1):
         for name, run_epoch in contestants.items():
-            start = time.perf_counter()
-            run_epoch()
+            seconds = run_epoch()
             if turn > 0:  # the first epoch compiles
-                speeds[name].append(args.images / (time.perf_counter() - start))
+                speeds[name].append(args.images / seconds)
 
     print(
         f"Keras {keras.__version__} on {keras.backend.backend()}, {os.cpu_count()} cores, ", end=""

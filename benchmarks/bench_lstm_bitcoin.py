@@ -14,14 +14,13 @@ warm-up; validation, checkpoints and logs are left out. The seconds of an epoch 
 import argparse
 import os
 import statistics
-import time
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 import numpy as np
 import tensorflow as tf
-from common import ROOT, load_script, record
+from common import ROOT, load_script, record, time_fit
 
 EPOCH = 195_600  # windows in one epoch of the real months
 BATCH_SIZE = 100
@@ -59,10 +58,9 @@ def main():
     speeds = {name: [] for name in contestants}
     for turn in range(args.repeats + 2):
         for name, (model, rows, options) in contestants.items():
-            start = time.perf_counter()
-            model.fit(*rows, verbose=0, **options)
+            seconds = time_fit(model, *rows, **options)
             if turn > 1:  # the first two compile: whole trips of 16 batches, then the odd one
-                speeds[name].append(whole / (time.perf_counter() - start))
+                speeds[name].append(whole / seconds)
 
     print(
         f"Keras {keras.__version__} on {keras.backend.backend()}, {os.cpu_count()} cores, "

@@ -12,14 +12,13 @@ so both ways are timed by turns on a few batches of an epoch, after a warm-up.
 import argparse
 import os
 import statistics
-import time
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 import numpy as np
 import tensorflow as tf
-from common import ROOT, load_script, record
+from common import ROOT, load_script, record, time_fit
 
 
 def pad_to_longest(X, y, batch_size):
@@ -65,11 +64,9 @@ def main():
     speeds = {name: [] for name in ways}
     for turn in range(args.repeats + 1):
         for (name, batches), count in zip(ways.items(), args.batches, strict=True):
-            start = time.perf_counter()
-            models[name].fit(batches.take(count), shuffle=False, verbose=0)
+            seconds = time_fit(models[name], batches.take(count), shuffle=False)
             if turn > 0:  # the first time compiles
-                reviews = count * args.batch_size
-                speeds[name].append(reviews / (time.perf_counter() - start))
+                speeds[name].append(count * args.batch_size / seconds)
     baseline = statistics.median(next(iter(speeds.values())))
     for name, values in speeds.items():
         median = statistics.median(values)

@@ -11,13 +11,12 @@ size, by turns, after a warm-up; models and logs are left out, since the book ke
 import argparse
 import os
 import statistics
-import time
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 import tensorflow as tf
-from common import ROOT, load_script, record
+from common import ROOT, load_script, record, time_fit
 
 BATCH_SIZE = 32
 
@@ -41,7 +40,7 @@ def with_xla(ours):
 
 
 def prepare(script, epochs):
-    """The contestants: name → a function that trains for `epochs`; and wines an epoch."""
+    """The contestants: name → a function that trains and returns seconds; and wines an epoch."""
     data = script.load_data()
     X, y = data["train_X"], data["train_y"]
     ours = script.build_network(X, y)
@@ -54,12 +53,12 @@ def prepare(script, epochs):
         for part in ("train", "val")
     )
     rows = tf.data.Dataset.from_tensor_slices((X, y)).shuffle(len(X), seed=1).batch(BATCH_SIZE)
-    settings = {"epochs": epochs, "validation_data": (data["val_X"], data["val_y"]), "verbose": 0}
+    settings = {"epochs": epochs, "validation_data": (data["val_X"], data["val_y"])}
     book_settings = settings | {"validation_data": val_scaled, "batch_size": BATCH_SIZE}
     return {
-        "the book's way": lambda: book.fit(*scaled, **book_settings),
-        "ours": lambda: ours.fit(rows, shuffle=False, **settings),
-        "ours with XLA": lambda: xla.fit(rows, shuffle=False, **settings),
+        "the book's way": lambda: time_fit(book, *scaled, **book_settings),
+        "ours": lambda: time_fit(ours, rows, shuffle=False, **settings),
+        "ours with XLA": lambda: time_fit(xla, rows, shuffle=False, **settings),
     }, len(X)
 
 
@@ -82,10 +81,8 @@ def main():
         speeds = {contestant: [] for contestant in contestants}
         for turn in range(args.repeats + 1):
             for contestant, run_epochs in contestants.items():
-                start = time.perf_counter()
-                run_epochs()
+                seconds = run_epochs()
                 if turn > 0:  # the first time compiles
-                    seconds = time.perf_counter() - start
                     speeds[contestant].append(args.epochs * wines / seconds)
         print(name)
         for contestant, values in speeds.items():

@@ -24,7 +24,7 @@ import time
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
-from common import ROOT, load_script, record
+from common import ROOT, load_script, record, time_fit
 
 NETWORKS = {  # chapter's script, rows an epoch, batch size, what a row is
     "mlp": ("chapter05/mlp_mnist.py", 30_000, 30, "digits"),
@@ -47,7 +47,7 @@ def make_rows(name):
 
 
 def prepare_keras(name):
-    """(an epoch of training as a function, number of weights trained)"""
+    """(an epoch of training as a function that returns seconds, number of weights trained)"""
     import keras
     import tensorflow as tf
 
@@ -61,9 +61,9 @@ def prepare_keras(name):
         model = script.build_network()
     weights = sum(int(np.prod(weight.shape)) for weight in model.trainable_weights)
     if name == "lstm":  # stateful: it reads its streams in order
-        return lambda: model.fit(X, y, batch_size=batch_size, shuffle=False, verbose=0), weights
+        return lambda: time_fit(model, X, y, batch_size=batch_size, shuffle=False), weights
     rows = tf.data.Dataset.from_tensor_slices((X, y)).shuffle(len(X), seed=1).batch(batch_size)
-    return lambda: model.fit(rows, shuffle=False, verbose=0), weights
+    return lambda: time_fit(model, rows, shuffle=False), weights
 
 
 def prepare_torch(name, channels_last=False):
@@ -120,6 +120,7 @@ def prepare_torch(name, channels_last=False):
 
     def run_epoch():
         model.train()
+        start = time.perf_counter()
         order = torch.arange(count) if name == "lstm" else torch.randperm(count)
         total_loss = total_right = torch.zeros(())
         for rows in order.split(batch_size):
@@ -134,7 +135,8 @@ def prepare_torch(name, channels_last=False):
             total_loss = total_loss + loss.detach()
             if name != "lstm":
                 total_right = total_right + (outputs.argmax(dim=1) == targets).sum()
-        return float(total_loss), float(total_right)
+        float(total_loss), float(total_right)
+        return time.perf_counter() - start
 
     # PyTorch keeps two biases for each LSTM gate where Keras keeps one.
     names = {key: value for key, value in model.named_parameters() if "bias_hh" not in key}
@@ -151,9 +153,7 @@ def work(side, name):
         run_epoch()
     print(json.dumps({"weights": weights}), flush=True)
     for _ in sys.stdin:
-        start = time.perf_counter()
-        run_epoch()
-        print(json.dumps({"seconds": time.perf_counter() - start}), flush=True)
+        print(json.dumps({"seconds": run_epoch()}), flush=True)
 
 
 def measure(name, repeats):

@@ -4,6 +4,7 @@ import importlib.util
 import json
 import os
 import sys
+import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -17,6 +18,23 @@ def load_script(path):
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+def time_fit(model, *args, **options):
+    """Seconds from the begin of the first epoch of a `fit` to the end of the last.
+
+    Not of the whole call: after its last epoch the thread by which tf.data tunes itself now and
+    then holds `fit` up until it wakes, 5 or 10 seconds after the epoch's begin.
+    """
+    import keras
+
+    times = []
+    clock = keras.callbacks.LambdaCallback(
+        on_epoch_begin=lambda epoch, logs: times.append(time.perf_counter()),
+        on_epoch_end=lambda epoch, logs: times.append(time.perf_counter()),
+    )
+    model.fit(*args, callbacks=[clock], verbose=0, **options)
+    return times[-1] - times[0]
 
 
 def record(what, unit, other, ours, against=BOOK):
