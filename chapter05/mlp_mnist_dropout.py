@@ -7,8 +7,9 @@ Book: chapter 5, "Controlling variance with dropout". What is new beside mlp_mni
     python chapter05/mlp_mnist_dropout.py --data sample  # 5,000 of its digits, needs no network
     python chapter05/compare_runs.py runs/mlp_mnist runs/mlp_mnist_dropout
 
-What to expect: test accuracy 0.9817 ± 0.0013, with --dropout 0.2 0.9828 ± 0.0013 (seeds 1 to 3), a
-validation loss that stays low; logistic regression 0.9223. Ten minutes on a CPU core.
+What to expect: test accuracy 0.9817 ± 0.0013 in ten minutes on a CPU core, a validation loss that
+stays low; with --dropout 0.3 --batch-size 256 0.9839 ± 0.0018 (seeds 1 to 3) in four; logistic
+regression 0.9223.
 """
 
 import argparse
