@@ -23,13 +23,11 @@ def main():
     args = parser.parse_args()
     try:
         data = load_data(args.data, group_by_recording=args.group_by_recording)
-        if any(args.output.glob("*/*_data.csv")):
-            raise ValueError(f"{args.output} has such files already; give another --output")
         for part in PARTS:
             path = args.output / part / f"{part}_data.csv"
             path.parent.mkdir(parents=True, exist_ok=True)
             rows = pd.DataFrame(data[f"{part}_X"], columns=data["columns"])
-            rows.assign(y=data[f"{part}_y"]).to_csv(path, index=False)
+            rows.assign(y=data[f"{part}_y"]).to_csv(path, index=False, mode="x")
             print(f"{len(rows):5} rows in {path}, {data[f'{part}_y'].mean():.1%} of them seizures")
     except Exception as error:  # pandas raises several kinds
         source = args.data or "EEG (python data/fetch.py eeg)"

@@ -16,28 +16,27 @@ from pathlib import Path
 import keras
 import numpy as np
 import pandas as pd
+from sklearn.utils import check_array
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("table", type=Path, help="a CSV file")
     parser.add_argument("--run-dir", type=Path, default="runs/dnn_eeg", help="of a trained one")
-    parser.add_argument("--operating-point", type=float, help="default: the one chosen in training")
     parser.add_argument("--output", type=Path, help="write the file with two columns added")
     args = parser.parse_args()
     try:
-        with args.table.open() as file:
-            separator = max(",;\t", key=file.readline().count)
+        head = args.table.read_text().partition("\n")[0]
         # As text, so that what is passed through stays as it is.
-        table = pd.read_csv(args.table, sep=separator, dtype=str, na_filter=False, index_col=False)
+        table = pd.read_csv(
+            args.table, sep=max(",;\t", key=head.count), index_col=False, dtype=str, na_filter=False
+        )
         trained = json.loads((args.run_dir / "metrics.json").read_text())
-        X = table[trained["columns"]].to_numpy("float32")
-        if not np.isfinite(X).all():
-            raise ValueError("a cell is not a number")
+        X = check_array(table[trained["columns"]], dtype="float32")  # numbers, none missing
         p = keras.models.load_model(args.run_dir / "model.keras").predict(X, verbose=0)[:, 0]
-        point = trained["operating_point"] if args.operating_point is None else args.operating_point
+        negative, positive = trained["class_names"]
         table["predicted_probability"] = p
-        table["predicted_class"] = np.where(p >= point, *reversed(trained["class_names"]))
+        table["predicted_class"] = np.where(p >= trained["operating_point"], positive, negative)
         if args.output:
             table.to_csv(args.output, index=False, mode="x")  # x: nothing is overwritten
     except Exception as error:  # pandas, zlib, h5py and Keras raise a dozen kinds
