@@ -61,8 +61,8 @@ TRAINERS = {
 # Searches train many networks; what goes on after a kill is their list of finished evaluations.
 # script: lines at most, options of a small search, its evaluations
 SEARCHES = {
-    "chapter06/random_search_mnist.py": (194, ["--n-iter", 3, "--cv", 2, "--epochs", 8], 6),
-    "chapter06/hyperband_mnist.py": (208, ["--max-iter", 3], 6),
+    "chapter06/random_search_mnist.py": (192, ["--n-iter", 3, "--cv", 2, "--epochs", 8], 6),
+    "chapter06/hyperband_mnist.py": (200, ["--max-iter", 3], 6),
 }
 # Agents train by steps, and what they learn from is an environment. script: options of a short run
 AGENTS = {
