@@ -17,7 +17,6 @@ import hashlib
 import io
 import shutil
 import sys
-import warnings
 import zipfile
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -32,7 +31,6 @@ DATA = Path(__file__).resolve().parent.parent / "data"
 # What --data means, and where it goes without --output
 FETCHED = DATA / "dogs-vs-cats" / "train", DATA / "dogs-vs-cats" / "sorted"
 SAMPLE = DATA / "samples" / "dogs-vs-cats.zip", Path("runs", "dogs-vs-cats_sample")
-YOURS = Path("data", "dogs-vs-cats", "sorted")  # below the current folder
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".heic", ".heif"}
 CLASSES = ("cat", "dog")
 
@@ -147,16 +145,15 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", metavar="SOURCE", help='"sample", a zip file or a folder')
     parser.add_argument("--classes", nargs=2, default=CLASSES, help="default: cat dog")
-    parser.add_argument("--output", type=Path, help=f"default: {YOURS}")
+    parser.add_argument("--output", type=Path, help=f"default: {FETCHED[1]}")
     parser.add_argument("--seed", type=int, default=1, help="another seed, another split")
     args = parser.parse_args()
-    source, output = {None: FETCHED, "sample": SAMPLE}.get(args.data) or (args.data, YOURS)
-    source, output = Path(source).expanduser(), args.output or output
-    warnings.simplefilter("ignore", UserWarning)  # Pillow's, about notes of cameras
+    source, output = {None: FETCHED, "sample": SAMPLE}.get(args.data, (args.data, FETCHED[1]))
+    source, output = Path(source), args.output or output
     try:
         if not source.exists():
             raise ValueError("not there; `python data/fetch.py dogs-vs-cats` fetches photographs")
-        table = set_up(source, output, tuple(args.classes), args.seed)
+        table = set_up(source, output, args.classes, args.seed)
     except Exception as error:
         sys.exit(f"error: {source}: {' '.join(str(error).split())[:500]}")
     for folder, count in table["place"].str.rpartition("/")[0].value_counts().items():

@@ -49,7 +49,7 @@ TRAINERS = {
     "chapter05/mlp_mnist_l2.py": (DIGITS, 215, "val_accuracy"),
     "chapter07/cnn_cifar10.py": (IMAGES, 220, "val_accuracy"),
     "chapter07/cnn_cifar10_augmented.py": (IMAGES, 220, "val_accuracy"),
-    "chapter08/inceptionv3_dogs_cats.py": (PHOTOS, 314, "val_loss"),
+    "chapter08/inceptionv3_dogs_cats.py": (PHOTOS, 312, "val_loss"),
     "chapter09/lstm_bitcoin.py": (PRICES, 220, "val_loss"),
     "chapter10/cnn_newsgroups.py": (POSTS, 220, "val_accuracy"),
     "chapter10/cnn_newsgroups_glove.py": (POSTS, 165, "val_accuracy"),

@@ -306,15 +306,15 @@ def test_more_photographs_are_better(tmp_path):
     more = scripts["how_much_data"]
     X, y = np.random.default_rng(0).normal(size=(600, 50)), np.arange(600) % 2
     X[:, 0] += 2 * y - 1  # one feature in fifty tells something
-    runs = [tmp_path / name / "run" for name in ("pretrained", "random $")]
+    runs = [tmp_path / name / "run" for name in ("pretrained", "random")]
     for run_dir, scale in zip(runs, (1, 1e-9), strict=True):  # those of random weights are tiny
         run_dir.mkdir(parents=True)
         X *= scale
         arrays = {"train_X": X[:500], "train_y": y[:500], "val_X": X[500:], "val_y": y[500:]}
         np.savez(run_dir / "features.npz", **arrays)
     usual = ["how_much_data", *runs, "--output", tmp_path / "out"]
-    for folds, words in ((1, "2"), (301, "^error: too few photographs")):
-        with pytest.raises(SystemExit, match=words):
+    for folds in (1, 301):
+        with pytest.raises(SystemExit, match="^error: too few photographs"):
             run_main(*usual, "--folds", folds)
     (tmp_path / "out").mkdir()  # as an interrupted one leaves it
     run_main(*usual)
@@ -326,4 +326,4 @@ def test_more_photographs_are_better(tmp_path):
     assert list(curves[0]) == [50, 100, 200, 400, 480]
     assert curves[0] == pytest.approx(curves[1]) and 0.6 < curves[0][50] < curves[0][480] - 0.1
     line = more.fit_line(pd.DataFrame([[0.5, 0.7], [0.6, 0.8], [0.8, 1.0]], index=[50, 100, 400]))
-    assert line == pytest.approx({"gain_per_doubling": 0.1, "std": 0, "r_squared": 14 / 23})
+    assert line == pytest.approx({"gain_per_doubling": 0.1, "std": 0})
