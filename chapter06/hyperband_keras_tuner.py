@@ -61,16 +61,14 @@ def main():
         keras.utils.set_random_seed(args.seed)
         if args.random_search:
             raise ValueError("--random-search is for hyperband_mnist.py")
-        data = load_data(args.data)
-        data |= {name: data[name][: args.train_images] for name in ("train_X", "train_y")}
-        settings = {name: getattr(args, name) for name in ("max_iter", "eta", "seed")}
+        data = load_data(args.data, args.train_images)
+        settings = {"max_iter": args.max_iter, "seed": args.seed}
         settings["digits"] = zlib.crc32(data["train_X"].tobytes() + data["train_y"].tobytes())
         open_run(args.run_dir, settings)
         tuner = keras_tuner.Hyperband(
             Network(data),
             objective="val_loss",
             max_epochs=args.max_iter,
-            factor=args.eta,
             seed=args.seed,
             directory=args.run_dir,
             project_name="keras_tuner",

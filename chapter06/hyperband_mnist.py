@@ -4,9 +4,7 @@ Book: chapter 6, "Hyperband". The search itself is hyperband.py, as in the book.
 
     python chapter06/hyperband_mnist.py                 # the real set, R = 81: many hours on a CPU
     python chapter06/hyperband_mnist.py --data sample --max-iter 9            # a few minutes
-    python chapter06/hyperband_mnist.py --train-images 1000 --max-iter 27 \\
-        --run-dir runs/hyperband_1000                   # part of the digits
-    python chapter06/hyperband_mnist.py --train-images 1000 --max-iter 27 --random-search 14 \\
+    python chapter06/hyperband_mnist.py --data sample --max-iter 9 --random-search 8 \\
         --run-dir runs/random_search                    # the same space at about the same cost
 """
 
@@ -29,12 +27,11 @@ from sklearn.model_selection import train_test_split
 SAMPLE = Path(__file__).resolve().parent.parent / "data" / "samples" / "mnist.npz"
 
 
-def load_data(source=None):
+def load_data(source=None, train_images=None):
     """Digits and their labels; 5,000 of the training digits become the validation set.
 
     `source` is None for MNIST (LeCun, Cortes and Burges), "sample", or an .npz file with Keras's
-    keys x_train, y_train, x_test, y_test.
-
+    keys x_train, y_train, x_test, y_test; `train_images`, how many of the training digits to take.
     Returns a dict: train_X, val_X, test_X, uint8 (n, height * width); train_y, val_y, test_y,
     int64 (n,), 0 to classes-1; sizes, the numbers of pixels and of classes.
     """
@@ -53,6 +50,7 @@ def load_data(source=None):
     rows, size = train_X.reshape(len(train_X), -1), min(5000, len(train_y) // 12)
     parts = train_test_split(rows, train_y, test_size=size, stratify=train_y, random_state=0)
     data = dict(zip(("train_X", "val_X", "train_y", "val_y"), parts, strict=True))
+    data |= {name: data[name][:train_images] for name in ("train_X", "train_y")}
     data |= {"test_X": test_X.reshape(len(test_X), -1), "test_y": test_y}
     return data | {"sizes": (rows.shape[1], int(train_y.max()) + 1)}
 
@@ -160,7 +158,6 @@ def parse_arguments(name="hyperband_mnist", description=__doc__):
     parser.add_argument("--data", metavar="SOURCE", help='"sample" or an .npz file')
     parser.add_argument("--train-images", type=int, metavar="N", help="search on N of the digits")
     parser.add_argument("--max-iter", type=int, default=81, help="epochs of the longest training")
-    parser.add_argument("--eta", type=int, default=3, help="one in ETA goes on (default: 3)")
     parser.add_argument("--random-search", type=int, metavar="N", help="N random ones in full")
     parser.add_argument("--seed", type=int, default=1, help="default: 1")
     parser.add_argument("--run-dir", type=Path, help=f"default: runs/{name}")
@@ -168,8 +165,8 @@ def parse_arguments(name="hyperband_mnist", description=__doc__):
     suffix = f"_{Path(args.data).stem}" if args.data else ""
     args.run_dir = args.run_dir or Path("runs", f"{name}{suffix}")
     counts = [n for n in (args.train_images, args.max_iter, args.random_search) if n is not None]
-    if min(counts) < 1 or args.eta < 2 or not 0 <= args.seed < 2**32:
-        parser.error("--eta begins at 2, --seed at 0, the other numbers at 1")
+    if min(counts) < 1 or not 0 <= args.seed < 2**32:
+        parser.error("--seed begins at 0, the other numbers at 1")
     return args
 
 
@@ -178,10 +175,9 @@ def main():
     best, new = args.run_dir / "model.keras", args.run_dir / "new_model.keras"
     tf.get_logger().setLevel("ERROR")  # it warns of each new network's compilation
     try:
-        data = load_data(args.data)
-        data |= {name: data[name][: args.train_images] for name in ("train_X", "train_y")}
+        data = load_data(args.data, args.train_images)
         checksum = zlib.crc32(data["train_X"].tobytes() + data["train_y"].tobytes())
-        names = ("max_iter", "eta", "random_search", "seed", "run_dir")
+        names = ("max_iter", "random_search", "seed", "run_dir")
         options = {name: getattr(args, name) for name in names}
         options["settings"] = {"script": "hyperband_mnist", "data": checksum}
         search = Hyperband(data, get_params, try_params, **options)

@@ -35,9 +35,8 @@ def load_data(source=None):
 
     `source` is None for MNIST (LeCun, Cortes and Burges), "sample", or an .npz file with Keras's
     keys x_train, y_train, x_test, y_test.
-
-    Returns a dict: train_X, val_X, test_X, uint8 (n, height * width); train_y, val_y, test_y,
-    int64 (n,), 0 to classes-1; sizes, the numbers of pixels and of classes.
+    Returns a dict: train_X, test_X, uint8 (n, height * width); train_y, test_y, int64 (n,), 0 to
+    classes-1.
     """
     if source is None:
         (train_X, train_y), (test_X, test_y) = keras.datasets.mnist.load_data()
@@ -53,9 +52,8 @@ def load_data(source=None):
         raise ValueError("labels are not whole numbers from 0 on, each of them in y_train")
     rows, size = train_X.reshape(len(train_X), -1), min(5000, len(train_y) // 12)
     parts = train_test_split(rows, train_y, test_size=size, stratify=train_y, random_state=0)
-    data = dict(zip(("train_X", "val_X", "train_y", "val_y"), parts, strict=True))
-    data |= {"test_X": test_X.reshape(len(test_X), -1), "test_y": test_y}
-    return data | {"sizes": (rows.shape[1], int(train_y.max()) + 1)}
+    test = {"test_X": test_X.reshape(len(test_X), -1), "test_y": test_y}
+    return {"train_X": parts[0], "train_y": parts[2]} | test
 
 
 def build_network(sizes=(784, 10), dropout=0.5, optimizer="adam", learning_rate=0.001):

@@ -2,8 +2,7 @@
 
 Beyond the book's chapter 8; the method is that of Selvaraju et al., arXiv 1610.02391.
 
-    python chapter08/grad_cam.py rex.jpg tom.jpg                # by runs/inceptionv3_dogs_cats
-    python chapter08/grad_cam.py rex.jpg --run-dir runs/mine --output where.png
+    python chapter08/grad_cam.py rex.jpg tom.jpg      # runs/inceptionv3_dogs_cats/grad_cam.png
 
 What speaks for the answer is red. A network that looks at the sofa has learned the sofa.
 """
@@ -41,7 +40,6 @@ def main():
     parser.add_argument("photos", nargs="+", type=Path, metavar="PHOTO", help="image files")
     run_dir = Path("runs", "inceptionv3_dogs_cats")
     parser.add_argument("--run-dir", type=Path, default=run_dir, help=f"default: {run_dir}")
-    parser.add_argument("--output", type=Path, help="default: grad_cam.png in --run-dir")
     args = parser.parse_args()
     size = 2.5 * len(args.photos), 5
     fig, axes = plt.subplots(2, len(args.photos), squeeze=False, figsize=size, layout="constrained")
@@ -59,11 +57,10 @@ def main():
                 ax.axis("off")
             extent = (0, len(pixels), len(pixels), 0)
             below.imshow(heat, "jet", alpha=0.5, extent=extent, interpolation="bicubic")
-        output = args.output or args.run_dir / "grad_cam.png"
-        fig.savefig(output)
+        fig.savefig(args.run_dir / "grad_cam.png")
     except Exception as error:  # Pillow, h5py and Keras raise a dozen kinds
         sys.exit(f"error: {photo}: {' '.join(str(error).split())[:500]}")
-    print(f"The picture is {output}")
+    print(f"The picture is {args.run_dir / 'grad_cam.png'}")
 
 
 if __name__ == "__main__":

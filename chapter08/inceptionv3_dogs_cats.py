@@ -97,15 +97,12 @@ def load_data(source=None, image_size=299, batch_size=30):
 
     `source` is None for what data_setup.py has sorted, "sample", or a folder with train, val and
     test, and in each of them a folder for each class.
-
     Returns a dict: train, val, test, of setup_data; train_y, val_y, test_y, int64 (n,), 0 or 1;
     class_names; folder; checksum of all files.
     """
     folder = Path({None: FETCHED[1], "sample": SAMPLE[1]}.get(source, source))
     if source == "sample" and not folder.exists():
         set_up(*SAMPLE)
-    if not (folder / "train").is_dir():
-        raise ValueError(f"no folder {folder / 'train'}; data_setup.py makes train, val and test")
     data, seen = {"folder": folder}, {}
     for part in PARTS:
         data[part] = setup_data(folder / part, image_size, batch_size)
@@ -299,7 +296,8 @@ def main():
         if done < args.unfreeze_after:
             data |= extract_features(model, data, args.run_dir / "features.npz")
     except Exception as error:  # TensorFlow, h5py, Keras and urllib raise a dozen kinds
-        sys.exit(f"error: {args.data or FETCHED[1]}: {' '.join(str(error).split())[:500]}")
+        source = args.data or f"{FETCHED[1]} (python chapter08/data_setup.py)"
+        sys.exit(f"error: {source}: {' '.join(str(error).split())[:500]}")
     train(model, data, args, done)
     history = pd.read_csv(args.run_dir / "history.csv", index_col="epoch").rename(lambda n: n + 1)
     history.plot(subplots=[("loss", "val_loss"), ("accuracy", "val_accuracy")], grid=True)

@@ -43,13 +43,13 @@ TRAINERS = {
     "chapter03/mlp_wine_tensorboard.py": (WINE, 165, "val_loss"),
     "chapter03/dnn_wine_tensorboard.py": (WINE, 170, "val_loss"),
     "chapter03/dnn_wine_broken.py": (WINE, 170, "val_loss"),
-    "chapter04/dnn_eeg.py": (EEG, 255, "val_roc_auc"),
+    "chapter04/dnn_eeg.py": (EEG, 249, "val_roc_auc"),
     "chapter05/mlp_mnist.py": (DIGITS, 220, "val_accuracy"),
     "chapter05/mlp_mnist_dropout.py": (DIGITS, 210, "val_accuracy"),
     "chapter05/mlp_mnist_l2.py": (DIGITS, 215, "val_accuracy"),
     "chapter07/cnn_cifar10.py": (IMAGES, 220, "val_accuracy"),
     "chapter07/cnn_cifar10_augmented.py": (IMAGES, 220, "val_accuracy"),
-    "chapter08/inceptionv3_dogs_cats.py": (PHOTOS, 314, "val_loss"),
+    "chapter08/inceptionv3_dogs_cats.py": (PHOTOS, 312, "val_loss"),
     "chapter09/lstm_bitcoin.py": (PRICES, 220, "val_loss"),
     "chapter10/cnn_newsgroups.py": (POSTS, 220, "val_accuracy"),
     "chapter10/cnn_newsgroups_glove.py": (POSTS, 165, "val_accuracy"),
@@ -61,8 +61,8 @@ TRAINERS = {
 # Searches train many networks; what goes on after a kill is their list of finished evaluations.
 # script: lines at most, options of a small search, its evaluations
 SEARCHES = {
-    "chapter06/random_search_mnist.py": (194, ["--n-iter", 3, "--cv", 2, "--epochs", 8], 6),
-    "chapter06/hyperband_mnist.py": (208, ["--max-iter", 3], 6),
+    "chapter06/random_search_mnist.py": (192, ["--n-iter", 3, "--cv", 2, "--epochs", 8], 6),
+    "chapter06/hyperband_mnist.py": (200, ["--max-iter", 3], 6),
 }
 # Agents train by steps, and what they learn from is an environment. script: options of a short run
 AGENTS = {
@@ -605,7 +605,7 @@ def write_bad_files(folder, kind):
         table.to_csv(folder / "text in a cell.csv", index=False)
         table.assign(X3=1e308).to_csv(folder / "huge.csv", index=False)
         table.assign(X3=1, y=2).to_csv(folder / "one class.csv", index=False)
-        table[:40].assign(X3=1).to_csv(folder / "few.csv", index=False)
+        table[:20].assign(X3=1).to_csv(folder / "few.csv", index=False)
         more = ("text in a cell", "huge", "one class", "few")
         return [*bad.values(), *(folder / f"{name}.csv" for name in more)]
     if kind == PAIRS:
