@@ -43,7 +43,7 @@ TRAINERS = {
     "chapter03/mlp_wine_tensorboard.py": (WINE, 165, "val_loss"),
     "chapter03/dnn_wine_tensorboard.py": (WINE, 170, "val_loss"),
     "chapter03/dnn_wine_broken.py": (WINE, 170, "val_loss"),
-    "chapter04/dnn_eeg.py": (EEG, 249, "val_roc_auc"),
+    "chapter04/dnn_eeg.py": (EEG, 255, "val_roc_auc"),
     "chapter05/mlp_mnist.py": (DIGITS, 220, "val_accuracy"),
     "chapter05/mlp_mnist_dropout.py": (DIGITS, 210, "val_accuracy"),
     "chapter05/mlp_mnist_l2.py": (DIGITS, 215, "val_accuracy"),
@@ -605,7 +605,7 @@ def write_bad_files(folder, kind):
         table.to_csv(folder / "text in a cell.csv", index=False)
         table.assign(X3=1e308).to_csv(folder / "huge.csv", index=False)
         table.assign(X3=1, y=2).to_csv(folder / "one class.csv", index=False)
-        table[:20].assign(X3=1).to_csv(folder / "few.csv", index=False)
+        table[:40].assign(X3=1).to_csv(folder / "few.csv", index=False)
         more = ("text in a cell", "huge", "one class", "few")
         return [*bad.values(), *(folder / f"{name}.csv" for name in more)]
     if kind == PAIRS:
