@@ -79,14 +79,10 @@ class LinearAnnealedPolicy(Policy):
         self.nb_steps = nb_steps
         self.metrics_names = [f"mean_{attr}"]
 
-    def get_current_value(self):
-        if not self.agent.training:
-            return self.value_test
-        slope = (self.value_min - self.value_max) / self.nb_steps
-        return max(self.value_min, self.value_max + slope * self.agent.step)
-
     def select_action(self, q_values):
-        value = self.get_current_value()
+        slope = (self.value_min - self.value_max) / self.nb_steps
+        value = max(self.value_min, self.value_max + slope * self.agent.step)
+        value = value if self.agent.training else self.value_test
         setattr(self.inner_policy, self.attr, value)
         self.metrics = [value]
         return self.inner_policy.select_action(q_values=q_values)
