@@ -11,7 +11,6 @@ Q-learning.
 """
 
 import argparse
-import json
 import random
 import sys
 from pathlib import Path
@@ -26,7 +25,7 @@ from rl.callbacks import FileLogger
 from rl.logs import read_log
 from rl.memory import SequentialMemory
 from rl.policy import EpsGreedyQPolicy, LinearAnnealedPolicy
-from rl.runs import KeepNetworks, compare, open_run, summarize
+from rl.runs import KeepNetworks, compare, open_run, write_metrics
 
 
 def make_env(training=False, render_mode=None):
@@ -123,23 +122,18 @@ def main():
         if args.evaluate:
             return report(best, trials, args.seed + 10000)
         model, step, episode = open_run(run_dir, settings)
-        # New random numbers in a run that goes on, not those of the first step again.
-        keras.utils.set_random_seed(args.seed + step)
         env.reset(seed=args.seed + step)
         dqn = build_agent(model or build_model(), args.memory_limit)
+        callbacks = build_callbacks(run_dir, trials)
     except Exception as error:  # gymnasium, h5py and Keras raise a dozen kinds
         sys.exit(f"error: Breakout: {' '.join(str(error).split())[:500]}")
     dqn.model.summary()
-    if step < args.nb_steps:
-        callbacks = build_callbacks(run_dir, trials)
-        dqn.fit(env, args.nb_steps, callbacks=callbacks, initial_step=step, initial_episode=episode)
-        if dqn.step < args.nb_steps:
-            sys.exit("Interrupted: the same command goes on")
-    metrics = settings | {"steps": max(step, args.nb_steps)} | summarize(run_dir)
+    dqn.fit(env, args.nb_steps, callbacks=callbacks, initial_step=step, initial_episode=episode)
+    if dqn.step < args.nb_steps:
+        sys.exit("Interrupted: the same command goes on")
+    metrics = settings | {"steps": dqn.step} | report(best, trials, args.seed + 10000)
     metrics["mean_q"] = read_log(run_dir / "log.json")["mean_q"][-100:].mean()
-    metrics |= report(best, trials, args.seed + 10000)
-    (run_dir / "metrics.json").write_text(json.dumps(metrics, indent=2))
-    print(f"Networks, log, metrics and a picture are in {run_dir}")
+    write_metrics(run_dir, metrics)
 
 
 if __name__ == "__main__":

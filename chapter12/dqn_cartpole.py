@@ -24,7 +24,7 @@ from rl.agents.dqn import DQNAgent
 from rl.callbacks import FileLogger, ModelIntervalCheckpoint
 from rl.memory import SequentialMemory
 from rl.policy import EpsGreedyQPolicy, LinearAnnealedPolicy
-from rl.runs import KeepNetworks, compare, open_run, summarize
+from rl.runs import KeepNetworks, compare, open_run, write_metrics
 
 
 def make_env(name="CartPole-v1", max_episode_steps=200):
@@ -32,9 +32,7 @@ def make_env(name="CartPole-v1", max_episode_steps=200):
     env = gymnasium.make(name, max_episode_steps=max_episode_steps)
     if not isinstance(env.action_space, gymnasium.spaces.Discrete):
         raise ValueError(f"its actions are {env.action_space}; a deep Q-network needs Discrete")
-    if len(env.observation_space.shape or ()) != 1:  # a number, a dict, an image
-        env = gymnasium.wrappers.FlattenObservation(env)
-    return env
+    return gymnasium.wrappers.FlattenObservation(env)  # of a number, a dict, an image, too
 
 
 def build_model(state_size, num_actions):
@@ -112,23 +110,18 @@ def main():
                 raise ValueError(f"{best} was trained in another environment")
             return report(best, env, args.seed + 10000)
         model, step, episode = open_run(run_dir, settings)
-        # New random numbers in a run that goes on, not those of the first step again.
-        keras.utils.set_random_seed(args.seed + step)
         env.reset(seed=args.seed + step)
         sizes = int(env.observation_space.shape[0]), int(env.action_space.n)
         dqn = build_agent(model or build_model(*sizes))
+        callbacks = build_callbacks(run_dir, trials)
     except Exception as error:  # gymnasium, h5py and Keras raise a dozen kinds
         sys.exit(f"error: {args.env}: {' '.join(str(error).split())[:500]}")
     dqn.model.summary()
-    if step < args.nb_steps:
-        callbacks = build_callbacks(run_dir, trials)
-        dqn.fit(env, args.nb_steps, callbacks=callbacks, initial_step=step, initial_episode=episode)
-        if dqn.step < args.nb_steps:
-            sys.exit("Interrupted: the same command goes on")
-    metrics = settings | {"steps": max(step, args.nb_steps)} | summarize(run_dir)
-    metrics |= report(best, env, args.seed + 10000)
-    (run_dir / "metrics.json").write_text(json.dumps(metrics, indent=2))
-    print(f"Networks, log, metrics and a picture are in {run_dir}")
+    dqn.fit(env, args.nb_steps, callbacks=callbacks, initial_step=step, initial_episode=episode)
+    if dqn.step < args.nb_steps:
+        sys.exit("Interrupted: the same command goes on")
+    scores = report(best, env, args.seed + 10000)
+    write_metrics(run_dir, settings | {"steps": dqn.step} | scores)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,6 @@ points, since two go on hovering, with --units 256 256 253 ± 8; a pilot written
 """
 
 import argparse
-import json
 import random
 import sys
 from pathlib import Path
@@ -26,7 +25,7 @@ from rl.agents.dqn import DQNAgent
 from rl.callbacks import FileLogger
 from rl.memory import SequentialMemory
 from rl.policy import EpsGreedyQPolicy, LinearAnnealedPolicy
-from rl.runs import KeepNetworks, compare, open_run, summarize
+from rl.runs import KeepNetworks, compare, open_run, write_metrics
 
 
 def make_env(render_mode=None):
@@ -105,22 +104,17 @@ def main():
         if args.evaluate:
             return report(best, env, args.seed + 10000)
         model, step, episode = open_run(run_dir, settings)
-        # New random numbers in a run that goes on, not those of the first step again.
-        keras.utils.set_random_seed(args.seed + step)
         env.reset(seed=args.seed + step)
         dqn = build_agent(model or build_model(units=args.units))
+        callbacks = build_callbacks(run_dir, trials)
     except Exception as error:  # gymnasium, h5py and Keras raise a dozen kinds
         sys.exit(f"error: LunarLander-v3: {' '.join(str(error).split())[:500]}")
     dqn.model.summary()
-    if step < args.nb_steps:
-        callbacks = build_callbacks(run_dir, trials)
-        dqn.fit(env, args.nb_steps, callbacks=callbacks, initial_step=step, initial_episode=episode)
-        if dqn.step < args.nb_steps:
-            sys.exit("Interrupted: the same command goes on")
-    metrics = settings | {"steps": max(step, args.nb_steps)} | summarize(run_dir)
-    metrics |= report(best, env, args.seed + 10000)
-    (run_dir / "metrics.json").write_text(json.dumps(metrics, indent=2))
-    print(f"Networks, log, metrics and a picture are in {run_dir}")
+    dqn.fit(env, args.nb_steps, callbacks=callbacks, initial_step=step, initial_episode=episode)
+    if dqn.step < args.nb_steps:
+        sys.exit("Interrupted: the same command goes on")
+    scores = report(best, env, args.seed + 10000)
+    write_metrics(run_dir, settings | {"steps": dqn.step} | scores)
 
 
 if __name__ == "__main__":

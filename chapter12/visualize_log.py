@@ -21,12 +21,12 @@ def main():
     parser.add_argument("logs", nargs="+", type=Path, help="log.json of one or several runs")
     parser.add_argument("--output", type=Path, help="default: comparison.png beside the first")
     args = parser.parse_args()
-    args.output = args.output or args.logs[0].with_name("comparison.png")
+    output = args.output or args.logs[0].with_name("comparison.png")
     try:
-        plot_logs(args.logs, args.output)
+        plot_logs(args.logs, output)
     except Exception as error:  # json, pandas and Matplotlib raise a dozen kinds
         sys.exit(f"error: {args.logs[0]}: {' '.join(str(error).split())[:500]}")
-    print(f"The picture is in {args.output}")
+    print(f"The picture is in {output}")
 
 
 if __name__ == "__main__":

@@ -4,17 +4,12 @@ import json
 import time
 from pathlib import Path
 
+import keras
 import numpy as np
 
 
-class Callback:
-    """Override what you want to hear of; `self.model` is the agent, `self.env` its world."""
-
-    def on_train_begin(self, logs=None):
-        pass
-
-    def on_train_end(self, logs=None):
-        """logs: did_abort."""
+class Callback(keras.callbacks.Callback):
+    """Override these, `on_train_begin` or `on_train_end`; `self.model` is the agent."""
 
     def on_episode_begin(self, episode, logs=None):
         pass

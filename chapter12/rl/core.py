@@ -2,6 +2,8 @@
 
 import random
 from copy import deepcopy
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -10,8 +12,6 @@ from .callbacks import EpisodeLogger, History
 
 class Env:
     """What an agent needs of an environment: `reset` and `step`, gymnasium's or the older gym's."""
-
-    action_space = None
 
 
 class Processor:
@@ -38,64 +38,73 @@ class Processor:
         return batch
 
 
+@dataclass
 class World:
-    """An environment as agents want it: copies, one kind of answer, repeated actions, limits."""
+    """An environment as agents want it: copies, one kind of answer, and the options of `fit`."""
 
-    def __init__(self, env, processor, repetition=1, start_steps=0, start_policy=None, limit=None):
-        if repetition < 1:
-            raise ValueError(f"action_repetition must be >= 1, is {repetition}")
-        self.env, self.processor, self.repetition = env, processor, repetition
-        self.start_steps, self.start_policy, self.limit = start_steps, start_policy, limit
-        self.first_action = getattr(getattr(env, "action_space", None), "start", 0)
+    env: Any
+    processor: Processor
+    action_repetition: int = 1
+    nb_max_start_steps: int = 0
+    start_step_policy: Any = None
+    nb_max_episode_steps: int | None = None
 
-    def reset(self, start_steps=None):
-        """The first observation that the agent sees of an episode."""
+    def __post_init__(self):
+        if self.action_repetition < 1:
+            raise ValueError(f"action_repetition must be >= 1, is {self.action_repetition}")
+        self.actions = getattr(self.env, "action_space", None)
+
+    def reset(self):
+        """The first observation of an episode."""
+        self.steps = 0
         observation = self.env.reset()
         if isinstance(observation, tuple) and isinstance(observation[-1], dict):  # gymnasium
             observation = observation[0]
         # A copy: the environment may go on using its array.
-        observation = self.processor.process_observation(deepcopy(observation))
-        limit = self.start_steps if start_steps is None else start_steps
+        return self.processor.process_observation(deepcopy(observation))
+
+    def start(self):
+        """The first observation that the agent sees of an episode."""
+        observation, limit = self.reset(), self.nb_max_start_steps
         for _ in range(random.randrange(limit) if limit else 0):
-            policy = self.start_policy or (lambda _: self.env.action_space.sample())
-            action = self.processor.process_action(policy(observation))
-            observation, _, done, *_ = self._act(action)
+            policy = self.start_step_policy or (lambda _: self.actions.sample())
+            observation, _, done, *_ = self._act(self.processor.process_action(policy(observation)))
             if done:
-                return self.reset(start_steps=0)
-        self.steps = 0
+                return self.reset()
         return observation
 
     def step(self, action):
         """Observation, reward, done, truncated (done for lack of time alone) and info."""
         total = 0.0
-        for _ in range(self.repetition):
-            observation, reward, done, truncated, info = self._act(action + self.first_action)
+        for _ in range(self.action_repetition):
+            result = self._act(action + getattr(self.actions, "start", 0))
+            observation, reward, done, truncated, info = result
             total += reward
             if done:
                 break
         self.steps += 1
-        late = not done and self.steps == self.limit
+        late = not done and self.steps == self.nb_max_episode_steps
         return observation, total, done or late, truncated or late, info
 
     def _act(self, action):
         observation, reward, *ends, info = self.env.step(action)
         done = any(ends)
-        ended = ends[0] if len(ends) == 2 else not info.get("TimeLimit.truncated", False)
-        processed = self.processor.process_step(deepcopy(observation), reward, done, info)
-        observation, reward, done, info = processed
-        return observation, reward, done, done and not ended, info
+        truncated = not ends[0] if len(ends) == 2 else info.get("TimeLimit.truncated", False)
+        step = self.processor.process_step(deepcopy(observation), reward, done, info)
+        observation, reward, done, info = step
+        return observation, reward, done, done and truncated, info
 
 
 class Agent:
     """Acts in `forward`, learns in `backward`; an agent of yours has those two, and `compile`."""
 
+    compiled = training = False
+    truncated = False  # was the episode's last step its last for lack of time?
+    step = 0  # of a training
     metrics_names = ()  # what `backward` returns
 
     def __init__(self, processor=None):
         self.processor = processor or Processor()
-        self.compiled = self.training = False
-        self.step = 0  # of a training
-        self.truncated = False  # was the episode's last step its last for lack of time?
 
     def forward(self, observation):
         """An action."""
@@ -103,7 +112,7 @@ class Agent:
 
     def backward(self, reward, terminal):
         """Learns from what the action has brought; returns the figures of `metrics_names`."""
-        raise NotImplementedError
+        return []
 
     def _on_train_begin(self):
         """Called before a training."""
@@ -137,42 +146,30 @@ class Agent:
         """
         self.training, self.step = True, initial_step
         self._on_train_begin()
+        options = action_repetition, nb_max_start_steps, start_step_policy, nb_max_episode_steps
         loggers = [EpisodeLogger(log_interval if verbose == 1 else 1)] if verbose else []
-        options = action_repetition, nb_max_start_steps, start_step_policy, nb_max_episode_steps
-        world, callbacks = World(env, self.processor, *options), [*(callbacks or []), *loggers]
-        return self._run(world, callbacks, initial_episode, nb_steps=nb_steps)
+        callbacks = [*(callbacks or []), *loggers]
+        return self._run(World(env, self.processor, *options), callbacks, initial_episode, nb_steps)
 
-    def test(
-        self,
-        env,
-        nb_episodes=1,
-        action_repetition=1,
-        callbacks=None,
-        visualize=True,
-        nb_max_episode_steps=None,
-        nb_max_start_steps=0,
-        start_step_policy=None,
-        verbose=1,
-    ):
-        """Play `nb_episodes` episodes without learning; arguments and result as of `fit`."""
-        before = self.training, self.step, self.truncated
+    def test(self, env, nb_episodes=1, *, callbacks=None, visualize=True, verbose=1, **options):
+        """Play `nb_episodes` episodes without learning; options and result as of `fit`."""
+        before = self.training, self.step
         self.training, self.step = False, 0
-        options = action_repetition, nb_max_start_steps, start_step_policy, nb_max_episode_steps
         callbacks = [*(callbacks or []), *([EpisodeLogger()] if verbose else [])]
         try:
-            world = World(env, self.processor, *options)
+            world = World(env, self.processor, **options)
             return self._run(world, callbacks, nb_episodes=nb_episodes)
         finally:  # in the midst of a training, which goes on
-            self.training, self.step, self.truncated = before
+            self.training, self.step = before
 
     def _run(self, world, callbacks, episode=0, nb_steps=np.inf, nb_episodes=np.inf):
         if not self.compiled:
             raise RuntimeError("compile() the agent before fit() and test()")
-        history = History()
+        history, aborted = History(), False
         callbacks = [*callbacks, history]
-        aborted = False
         for callback in callbacks:
-            callback.model, callback.env = self, world.env
+            callback.set_model(self)
+            callback.env = world.env
             callback.on_train_begin({})
         try:
             while self.step < nb_steps and episode < nb_episodes:
@@ -190,8 +187,8 @@ class Agent:
     def _play_episode(self, world, callbacks, episode, nb_steps):
         for callback in callbacks:
             callback.on_episode_begin(episode, {})
-        observation = world.reset()
-        episode_reward, learned, done = 0.0, [], False
+        observation, done = world.start(), False
+        episode_reward, learned = 0.0, []
         while not done:
             if self.step >= nb_steps:
                 return  # unfinished: no callback hears of its end
@@ -208,11 +205,9 @@ class Agent:
             self.step += 1
         # The agent sees the last observation, too; what it does there is not done.
         self.forward(observation)
-        self.truncated = False
         self.backward(0.0, terminal=False)
         logs = {"episode_reward": float(episode_reward), "nb_episode_steps": world.steps}
-        logs["nb_steps"] = self.step
         means = np.mean(learned, axis=0).tolist() if learned else [None] * len(metrics)
-        logs |= dict(zip(self.metrics_names, means, strict=True))
+        logs |= {"nb_steps": self.step, **dict(zip(self.metrics_names, means, strict=True))}
         for callback in callbacks:
             callback.on_episode_end(episode, logs)

@@ -1,21 +1,13 @@
 """What an agent remembers: the last steps, from which it learns in random order."""
 
 import random
-from collections import deque
-from typing import Any, NamedTuple
+from collections import deque, namedtuple
 
 import keras
 import numpy as np
 
-
-class Experience(NamedTuple):
-    """In `state0`, `action` brought `reward` and led to `state1`, which may be the end."""
-
-    state0: Any
-    action: Any
-    reward: Any
-    state1: Any
-    terminal1: Any
+# In `state0`, `action` brought `reward` and led to `state1`, which may be the end.
+Experience = namedtuple("Experience", "state0, action, reward, state1, terminal1")
 
 
 class SequentialMemory:
@@ -88,12 +80,8 @@ class SequentialMemory:
     def sample(self, batch_size, batch_idxs=None):
         """`batch_size` steps as a list of Experience; `batch_idxs`: which, from the oldest, 0."""
         batch = self.sample_arrays(batch_size, batch_idxs)
-
-        def pick(i):
-            one = keras.tree.map_structure(lambda x: x[i], batch)
-            return one._replace(reward=one.reward.item(), terminal1=one.terminal1.item())
-
-        return [pick(i) for i in range(batch_size)]
+        picked = [keras.tree.map_structure(lambda x, i=i: x[i], batch) for i in range(batch_size)]
+        return [one._replace(terminal1=bool(one.terminal1)) for one in picked]
 
     def sample_arrays(self, batch_size, batch_idxs=None):
         """The same as one Experience of arrays (batch_size, …), which is faster."""

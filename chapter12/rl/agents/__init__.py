@@ -1,3 +1,1 @@
-from .dqn import DQNAgent
-
-__all__ = ["DQNAgent"]
+from .dqn import DQNAgent as DQNAgent

@@ -1,6 +1,7 @@
 """The deep Q-network of Mnih et al. (2015, Nature 518); double by default."""
 
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -9,54 +10,42 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from ..core import Agent
-from ..policy import EpsGreedyQPolicy, GreedyQPolicy
+from ..core import Agent, Processor
+from ..memory import SequentialMemory
+from ..policy import EpsGreedyQPolicy, GreedyQPolicy, Policy
 from ..util import clone_model, huber_loss
 
 
+@dataclass(eq=False)
 class DQNAgent(Agent):
-    """Learns the Q-function of an environment with a Keras network, and acts by it.
+    """Learns the Q-function of an environment with a Keras network, and acts by it."""
 
-    model: from states (n, window_length, *observation) to Q-values (n, nb_actions).
-    policy, test_policy: how to act in training (default: epsilon-greedy) and in tests (greedy).
-    enable_double_dqn: the network picks the next action, the target network values it (van Hasselt
-        et al., 2016): less overestimation. On by default, as in keras-rl 0.3.1 to 0.4.2.
-    memory: a SequentialMemory. gamma: discount of the reward one step later.
-    batch_size: experiences in a training step. train_interval: steps between two of these.
-    nb_steps_warmup: steps before the first, also where a training goes on with an empty memory.
-    target_model_update: below 1, the share of the network that goes into the target network at each
-        training step; from 1 on, after how many steps it is copied.
-    delta_clip: errors above it count linearly instead of squared (Huber loss).
-    """
+    model: keras.Model  # states (n, window_length, *observation) to Q-values (n, nb_actions)
+    policy: Policy | None = None  # to act in training; None: epsilon-greedy
+    test_policy: Policy | None = None  # in tests; None: greedy
+    # The network picks the next action, the target network values it (van Hasselt et al., 2016):
+    # less overestimation. On by default, as in keras-rl 0.3.1 to 0.4.2.
+    enable_double_dqn: bool = True
+    nb_actions: int | None = None
+    memory: SequentialMemory | None = None
+    gamma: float = 0.99  # discount of the reward one step later
+    batch_size: int = 32  # experiences in a training step
+    nb_steps_warmup: int = 1000  # before the first, also where a training goes on: no memory yet
+    train_interval: int = 1  # steps between two of these
+    # Below 1, the share of the network that goes into the target network at each training step;
+    # from 1 on, after how many steps it is copied.
+    target_model_update: float = 10000
+    delta_clip: float = np.inf  # errors above it count linearly, not squared (Huber loss)
+    processor: Processor | None = None
 
-    def __init__(
-        self,
-        model,
-        policy=None,
-        test_policy=None,
-        enable_double_dqn=True,
-        nb_actions=None,
-        memory=None,
-        gamma=0.99,
-        batch_size=32,
-        nb_steps_warmup=1000,
-        train_interval=1,
-        target_model_update=10000,
-        *,
-        delta_clip=np.inf,
-        processor=None,
-    ):
-        super().__init__(processor)
-        if tuple(model.output_shape[1:]) != (nb_actions,):
-            raise ValueError(f"the network has outputs {model.output_shape}, not {nb_actions}")
-        self.model, self.memory, self.nb_actions = model, memory, int(nb_actions)
-        self.policy = policy or EpsGreedyQPolicy()
-        self.test_policy = test_policy or GreedyQPolicy()
+    def __post_init__(self):
+        shape = tuple(self.model.output_shape)
+        if shape[1:] != (self.nb_actions,):
+            raise ValueError(f"the network has outputs {shape}, not {self.nb_actions}")
+        super().__init__(self.processor)
+        self.policy = self.policy or EpsGreedyQPolicy()
+        self.test_policy = self.test_policy or GreedyQPolicy()
         self.policy.agent = self.test_policy.agent = self
-        self.enable_double_dqn, self.delta_clip = enable_double_dqn, delta_clip
-        self.gamma, self.batch_size = gamma, batch_size
-        self.nb_steps_warmup, self.train_interval = nb_steps_warmup, train_interval
-        self.target_model_update = target_model_update
 
     def compile(self, optimizer, metrics=()):
         """optimizer: Keras's, or its name. metrics: as they come; loss, mae and mean_q are logged.
@@ -67,6 +56,9 @@ class DQNAgent(Agent):
         self.optimizer = keras.optimizers.get(optimizer)
         self.target_model = clone_model(self.model)
         self.model.compile(self.optimizer, loss="mse")  # to be saved with its optimizer
+        inputs = self.model.input if len(self.model.inputs) > 1 else self.model.inputs[0]
+        self.trainable_model = keras.Model(inputs, self.model.outputs[0])
+        self.trainable_model.compile(self.optimizer, self._loss, metrics=[self._mae, self._mean_q])
         if keras.backend.backend() == "tensorflow" and len(self.model.inputs) == 1:
             self._compile_with_tensorflow()
         else:
@@ -76,8 +68,6 @@ class DQNAgent(Agent):
     @property
     def metrics_names(self):
         return ["loss", "mae", "mean_q", *self.policy.metrics_names]
-
-    # --- acting -------------------------------------------------------------------------------
 
     def compute_q_values(self, state):
         """Q-values (nb_actions,) of one state (window_length, *observation)."""
@@ -90,8 +80,6 @@ class DQNAgent(Agent):
         self.recent_observation = observation
         self.recent_action = policy.select_action(q_values=q_values)
         return self.recent_action
-
-    # --- learning -----------------------------------------------------------------------------
 
     def backward(self, reward, terminal):
         seen = self.recent_observation, self.recent_action, reward, terminal
@@ -110,80 +98,66 @@ class DQNAgent(Agent):
         self.memory.cut_episode()
         self.first_update = self.step + self.nb_steps_warmup
 
-    def _loss(self, y_true, q_values):
-        """The Huber loss of the actions taken; `y_true` (n, 2): targets, actions."""
-        return huber_loss(y_true[:, 0], self._taken(y_true, q_values), self.delta_clip)
+    def _train_on_batch(self, batch):
+        """Learns from an Experience of arrays; returns loss, mean absolute error, mean Q-value."""
+        state0, state1 = map(self.processor.process_state_batch, (batch.state0, batch.state1))
+        taken = np.stack([batch.action, batch.reward, batch.terminal1], axis=1, dtype="float32")
+        return ops.convert_to_numpy(self._learn(state0, state1, taken)).tolist()
+
+    def _update(self, state0, state1, taken):
+        """One step of Q-learning; `taken` (n, 3): action, reward, terminal."""
+        action, reward, terminal = ops.unstack(taken, axis=1)
+        next_q = self._predict(self.target_model, state1)
+        picked = self._predict(self.model, state1) if self.enable_double_dqn else next_q
+        best = ops.argmax(picked, axis=1)[:, None]
+        value = ops.take_along_axis(next_q, best, axis=1)[:, 0]
+        target = reward + self.gamma * (1 - terminal) * value
+        logs = self._train(state0, ops.stack([target, action], axis=1))
+        metrics = ops.stack([logs[name] for name in ("loss", "_mae", "_mean_q")])
+        self.trainable_model.reset_metrics()
+        self.update_target_model_softly()
+        return metrics
 
     def _taken(self, y_true, q_values):
+        """Targets and Q-values of the actions taken; `y_true` (n, 2): targets, actions."""
         actions = ops.cast(y_true[:, 1:], "int32")
-        return ops.take_along_axis(q_values, actions, axis=1)[:, 0]
+        return y_true[:, 0], ops.take_along_axis(q_values, actions, axis=1)[:, 0]
+
+    def _loss(self, y_true, q_values):
+        return huber_loss(*self._taken(y_true, q_values), self.delta_clip)
 
     def _mae(self, y_true, q_values):
-        return ops.abs(y_true[:, 0] - self._taken(y_true, q_values))
+        return ops.abs(ops.subtract(*self._taken(y_true, q_values)))
 
     def _mean_q(self, y_true, q_values):
         return ops.max(q_values, axis=1)
 
     def _compile_with_keras(self):
-        """`_q_values` of states, and `_train_on_batch` with an Experience of arrays."""
-        inputs = self.model.input if len(self.model.inputs) > 1 else self.model.inputs[0]
-        trainable_model = keras.Model(inputs, self.model.outputs[0])
-        trainable_model.compile(self.optimizer, self._loss, metrics=[self._mae, self._mean_q])
-
-        def train_on_batch(batch):
-            state0, state1 = map(self.processor.process_state_batch, (batch.state0, batch.state1))
-            next_q = np.asarray(self.target_model.predict_on_batch(state1))
-            picked = self._q_values(state1) if self.enable_double_dqn else next_q
-            value = next_q[np.arange(self.batch_size), picked.argmax(axis=1)]
-            target = batch.reward + self.gamma * np.where(batch.terminal1, 0.0, value)
-            y_true = np.stack([target, batch.action], axis=1).astype("float32")
-            trainable_model.reset_metrics()
-            logs = trainable_model.train_on_batch(state0, y_true, return_dict=True)
-            self.update_target_model_softly()
-            return [float(logs[name]) for name in ("loss", "_mae", "_mean_q")]
-
+        train = self.trainable_model.train_on_batch
+        self._predict = lambda model, states: model.predict_on_batch(states)
+        self._train = lambda states, y_true: train(states, y_true, return_dict=True)
         self._q_values = lambda states: np.asarray(self.model.predict_on_batch(states))
-        self._train_on_batch = train_on_batch
+        self._learn = self._update
 
     def _compile_with_tensorflow(self):
-        """The same as one compiled call each."""
         import tensorflow as tf
-
-        shape, dtype = self.model.inputs[0].shape[1:], self.model.inputs[0].dtype
-
-        def learn(state0, state1, taken):  # taken (n, 3): action, reward, terminal
-            action, reward, terminal = tf.unstack(taken, axis=1)
-            next_q = self.target_model(state1, training=False)
-            picked = self.model(state1, training=False) if self.enable_double_dqn else next_q
-            value = tf.gather(next_q, tf.argmax(picked, axis=1), axis=1, batch_dims=1)
-            target = reward + self.gamma * (1 - terminal) * value
-            y_true = tf.stack([target, action], axis=1)
-            with tf.GradientTape() as tape:
-                q_values = self.model(state0, training=True)
-                loss = tf.reduce_mean(self._loss(y_true, q_values))
-            variables = self.model.trainable_variables
-            self.optimizer.apply(tape.gradient(loss, variables), variables)
-            self.update_target_model_softly()
-            metrics = [self._mae(y_true, q_values), self._mean_q(y_true, q_values)]
-            return tf.stack([loss, *map(tf.reduce_mean, metrics)])
 
         # XLA makes one kernel of these many small operations; for convolutions on a CPU it is slow.
         small = not any(isinstance(layer, layers.Conv2D) for layer in self.model.layers)
-        self.optimizer.build(self.model.trainable_variables)
+
+        def compile(function, *specs):
+            # Traced once, here: to look the trace up costs more than these networks.
+            traced = tf.function(function, jit_compile=small).get_concrete_function(*specs)
+            types = [spec.dtype for spec in specs]
+            return lambda *arrays: traced(*map(tf.convert_to_tensor, arrays, types)).numpy()
+
+        shape, dtype = self.model.inputs[0].shape[1:], self.model.inputs[0].dtype
         one, many = (tf.TensorSpec((n, *shape), dtype) for n in (1, self.batch_size))
-        taken = tf.TensorSpec((self.batch_size, 3), "float32")
-        # Traced once, here: to look the trace up costs more than these networks.
-        act = tf.function(self.model, jit_compile=small).get_concrete_function(one)
-        learn = tf.function(learn, jit_compile=small).get_concrete_function(many, many, taken)
-
-        def train_on_batch(batch):
-            states = map(self.processor.process_state_batch, (batch.state0, batch.state1))
-            states = [tf.convert_to_tensor(state, dtype) for state in states]
-            taken = np.stack([batch.action, batch.reward, batch.terminal1], axis=1, dtype="float32")
-            return learn(*states, tf.convert_to_tensor(taken)).numpy().tolist()
-
-        self._q_values = lambda states: act(tf.convert_to_tensor(states, dtype)).numpy()
-        self._train_on_batch = train_on_batch
+        self.optimizer.build(self.model.trainable_variables)
+        self._predict = lambda model, states: model(states, training=False)
+        self._train = lambda states, y_true: self.trainable_model.train_step((states, y_true))
+        self._q_values = compile(self.model, one)
+        self._learn = compile(self._update, many, many, tf.TensorSpec((self.batch_size, 3)))
 
     def update_target_model_softly(self):
         if self.target_model_update < 1:
@@ -197,10 +171,9 @@ class DQNAgent(Agent):
         """Write the network's weights, as Keras 3 does; the suffix may be the book's, `.h5f`."""
         if Path(filepath).exists() and not overwrite:
             raise FileExistsError(f"{filepath} exists; overwrite=True replaces it")
-        with TemporaryDirectory() as folder:
-            path = Path(folder, "new.weights.h5")
-            self.model.save_weights(path)
-            shutil.copy(path, filepath)
+        new = f"{filepath}_new.weights.h5"
+        self.model.save_weights(new)
+        Path(new).replace(filepath)
 
     def load_weights(self, filepath):
         """Read them from `.weights.h5`, `.keras`, or `.h5f`, also keras-rl's own, of Keras 2."""
