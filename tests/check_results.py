@@ -28,6 +28,7 @@ def seeds(name, *numbers):
 
 DRAWS = ("1_evaluation", "2_evaluation", "3_evaluation")
 PHOTOS = [name for split in (1, 2, 3) for name in seeds(f"mobilenet_split{split}")]
+PHOTOS_320 = [name for split in (1, 2, 3) for name in seeds(f"mobilenet_320_split{split}")]
 
 # chapter, example, the book, metrics.json files, (what, key, decimals), (baseline, key, decimals),
 # options of the command
@@ -108,6 +109,9 @@ ROWS = [
      ("validation accuracy", "val.accuracy", 3), None, "--backbone mobilenet"),
     (8, "the same", "–", PHOTOS, ("test accuracy", MEASURED, 3),
      ("colour histograms", "colour_histograms.accuracy", 3), "--backbone mobilenet"),
+    (8, "the same, images of 320 x 320", "–", PHOTOS_320, ("test accuracy", MEASURED, 3),
+     ("colour histograms", "colour_histograms.accuracy", 3),
+     "--backbone mobilenet --image-size 320"),
     (9, "bitcoin by the minute, two LSTM layers (Bitfinex)", "RMSE 0.080, scaled otherwise",
      seeds("lstm_bitcoin"), ("test RMSE, dollars", "test.rmse", 3),
      ("last value", "baselines.last_value_rmse", 3), "--epochs 10"),
