@@ -32,6 +32,7 @@ MARKS = "<!-- benchmarks -->", "<!-- end of benchmarks -->"
 # Shorter than on its own, where a run takes 8 minutes.
 OPTIONS = {"bench_seq2seq_decoding": ["--book-sentences", "50"]}
 NEEDS = {"bench_pytorch": "torch", "bench_hosts": "jax"}
+TORCH = {"bench_pytorch", "bench_dqn"}  # whose figures depend on PyTorch's version
 
 
 def run_benchmark(path, rows_file):
@@ -149,6 +150,8 @@ def main():
     results, left_out = {"machine": describe_machine(), "rows": {}, "minutes": {}}, {}
     if args.names:
         earlier = json.loads(RESULTS.read_text())
+        if {path.stem for path in chosen} >= TORCH:  # all of those anew
+            earlier["machine"]["versions"]["PyTorch"] = results["machine"]["versions"]["PyTorch"]
         if earlier["machine"] != results["machine"]:  # one table, one machine
             sys.exit("error: results.json is of another machine or other versions: run all of them")
         results = earlier
