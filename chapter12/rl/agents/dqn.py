@@ -56,9 +56,6 @@ class DQNAgent(Agent):
         self.optimizer = keras.optimizers.get(optimizer)
         self.target_model = clone_model(self.model)
         self.model.compile(self.optimizer, loss="mse")  # to be saved with its optimizer
-        inputs = self.model.input if len(self.model.inputs) > 1 else self.model.inputs[0]
-        self.trainable_model = keras.Model(inputs, self.model.outputs[0])
-        self.trainable_model.compile(self.optimizer, self._loss, metrics=[self._mae, self._mean_q])
         if keras.backend.backend() == "tensorflow" and len(self.model.inputs) == 1:
             self._compile_with_tensorflow()
         else:
@@ -98,69 +95,80 @@ class DQNAgent(Agent):
         self.memory.cut_episode()
         self.first_update = self.step + self.nb_steps_warmup
 
-    def _train_on_batch(self, batch):
-        """Learns from an Experience of arrays; returns loss, mean absolute error, mean Q-value."""
-        state0, state1 = map(self.processor.process_state_batch, (batch.state0, batch.state1))
-        taken = np.stack([batch.action, batch.reward, batch.terminal1], axis=1, dtype="float32")
-        return ops.convert_to_numpy(self._learn(state0, state1, taken)).tolist()
-
-    def _update(self, state0, state1, taken):
-        """One step of Q-learning; `taken` (n, 3): action, reward, terminal."""
-        xp = self._arrays
-        action, reward, terminal = taken[:, 0], taken[:, 1], taken[:, 2]
-        next_q = self._predict(self.target_model, state1)
-        picked = self._predict(self.model, state1) if self.enable_double_dqn else next_q
-        best = xp.argmax(picked, axis=1)[:, None]
-        value = xp.take_along_axis(next_q, best, axis=1)[:, 0]
-        target = reward + self.gamma * (1 - terminal) * value
-        logs = self._train(state0, xp.stack([target, action], axis=1))
-        metrics = xp.stack([logs[name] for name in ("loss", "_mae", "_mean_q")])
-        self.trainable_model.reset_metrics()
-        self.update_target_model_softly()
-        return metrics
+    def _loss(self, y_true, q_values):
+        """The Huber loss of the actions taken; `y_true` (n, 2): targets, actions."""
+        return huber_loss(y_true[:, 0], self._taken(y_true, q_values), self.delta_clip)
 
     def _taken(self, y_true, q_values):
-        """Targets and Q-values of the actions taken; `y_true` (n, 2): targets, actions."""
         actions = ops.cast(y_true[:, 1:], "int32")
-        return y_true[:, 0], ops.take_along_axis(q_values, actions, axis=1)[:, 0]
-
-    def _loss(self, y_true, q_values):
-        return huber_loss(*self._taken(y_true, q_values), self.delta_clip)
+        return ops.take_along_axis(q_values, actions, axis=1)[:, 0]
 
     def _mae(self, y_true, q_values):
-        return ops.abs(ops.subtract(*self._taken(y_true, q_values)))
+        return ops.abs(y_true[:, 0] - self._taken(y_true, q_values))
 
     def _mean_q(self, y_true, q_values):
         return ops.max(q_values, axis=1)
 
     def _compile_with_keras(self):
-        train = self.trainable_model.train_on_batch
-        self._arrays = np  # quicker than keras.ops, which are compiled in the other way alone
-        self._predict = lambda model, states: np.asarray(model.predict_on_batch(states))
-        self._train = lambda states, y_true: train(states, y_true, return_dict=True)
-        self._q_values = lambda states: self._predict(self.model, states)
-        self._learn = self._update
+        """`_q_values` of states, and `_train_on_batch` with an Experience of arrays."""
+        inputs = self.model.input if len(self.model.inputs) > 1 else self.model.inputs[0]
+        trainable_model = keras.Model(inputs, self.model.outputs[0])
+        trainable_model.compile(self.optimizer, self._loss, metrics=[self._mae, self._mean_q])
+
+        def train_on_batch(batch):
+            state0, state1 = map(self.processor.process_state_batch, (batch.state0, batch.state1))
+            next_q = np.asarray(self.target_model.predict_on_batch(state1))
+            picked = self._q_values(state1) if self.enable_double_dqn else next_q
+            value = next_q[np.arange(self.batch_size), picked.argmax(axis=1)]
+            target = batch.reward + self.gamma * np.where(batch.terminal1, 0.0, value)
+            y_true = np.stack([target, batch.action], axis=1).astype("float32")
+            trainable_model.reset_metrics()
+            logs = trainable_model.train_on_batch(state0, y_true, return_dict=True)
+            self.update_target_model_softly()
+            return [float(logs[name]) for name in ("loss", "_mae", "_mean_q")]
+
+        self._q_values = lambda states: np.asarray(self.model.predict_on_batch(states))
+        self._train_on_batch = train_on_batch
 
     def _compile_with_tensorflow(self):
+        """The same as one compiled call each."""
         import tensorflow as tf
+
+        shape, dtype = self.model.inputs[0].shape[1:], self.model.inputs[0].dtype
+
+        def learn(state0, state1, taken):  # taken (n, 3): action, reward, terminal
+            action, reward, terminal = tf.unstack(taken, axis=1)
+            next_q = self.target_model(state1, training=False)
+            picked = self.model(state1, training=False) if self.enable_double_dqn else next_q
+            value = tf.gather(next_q, tf.argmax(picked, axis=1), axis=1, batch_dims=1)
+            target = reward + self.gamma * (1 - terminal) * value
+            y_true = tf.stack([target, action], axis=1)
+            with tf.GradientTape() as tape:
+                q_values = self.model(state0, training=True)
+                loss = tf.reduce_mean(self._loss(y_true, q_values))
+            variables = self.model.trainable_variables
+            self.optimizer.apply(tape.gradient(loss, variables), variables)
+            self.update_target_model_softly()
+            metrics = [self._mae(y_true, q_values), self._mean_q(y_true, q_values)]
+            return tf.stack([loss, *map(tf.reduce_mean, metrics)])
 
         # XLA makes one kernel of these many small operations; for convolutions on a CPU it is slow.
         small = not any(isinstance(layer, layers.Conv2D) for layer in self.model.layers)
-
-        def compile(function, *specs):
-            # Traced once, here: to look the trace up costs more than these networks.
-            traced = tf.function(function, jit_compile=small).get_concrete_function(*specs)
-            types = [spec.dtype for spec in specs]
-            return lambda *arrays: traced(*map(tf.convert_to_tensor, arrays, types)).numpy()
-
-        shape, dtype = self.model.inputs[0].shape[1:], self.model.inputs[0].dtype
-        one, many = (tf.TensorSpec((n, *shape), dtype) for n in (1, self.batch_size))
         self.optimizer.build(self.model.trainable_variables)
-        self._arrays = ops
-        self._predict = lambda model, states: model(states, training=False)
-        self._train = lambda states, y_true: self.trainable_model.train_step((states, y_true))
-        self._q_values = compile(self.model, one)
-        self._learn = compile(self._update, many, many, tf.TensorSpec((self.batch_size, 3)))
+        one, many = (tf.TensorSpec((n, *shape), dtype) for n in (1, self.batch_size))
+        taken = tf.TensorSpec((self.batch_size, 3), "float32")
+        # Traced once, here: to look the trace up costs more than these networks.
+        act = tf.function(self.model, jit_compile=small).get_concrete_function(one)
+        learn = tf.function(learn, jit_compile=small).get_concrete_function(many, many, taken)
+
+        def train_on_batch(batch):
+            states = map(self.processor.process_state_batch, (batch.state0, batch.state1))
+            states = [tf.convert_to_tensor(state, dtype) for state in states]
+            taken = np.stack([batch.action, batch.reward, batch.terminal1], axis=1, dtype="float32")
+            return learn(*states, tf.convert_to_tensor(taken)).numpy().tolist()
+
+        self._q_values = lambda states: act(tf.convert_to_tensor(states, dtype)).numpy()
+        self._train_on_batch = train_on_batch
 
     def update_target_model_softly(self):
         if self.target_model_update < 1:
