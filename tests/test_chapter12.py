@@ -287,6 +287,15 @@ def test_the_best_network_is_kept_and_a_run_goes_on_with_its_optimizer(tmp_path)
     assert json.loads((folder / "best.json").read_text()) == note
 
 
+def test_a_run_shorter_than_an_episode_goes_on(tmp_path):
+    folder, agent = tmp_path / "run", make_agent()
+    runs.open_run(folder, {"seed": 1})
+    log = callbacks.FileLogger(folder / "log.json")
+    keepers = [log, runs.KeepNetworks(folder, Counter(), log, interval=10, episodes=1)]
+    agent.fit(Counter(), 3, callbacks=keepers, verbose=0)
+    assert runs.open_run(folder, {"seed": 1})[1:] == (3, 0)
+
+
 @pytest.mark.slow
 def test_it_trains_with_jax(tmp_path):
     pytest.importorskip("jax")
