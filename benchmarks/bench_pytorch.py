@@ -135,7 +135,6 @@ def prepare_torch(name, channels_last=False):
             total_loss = total_loss + loss.detach()
             if name != "lstm":
                 total_right = total_right + (outputs.argmax(dim=1) == targets).sum()
-        float(total_loss), float(total_right)
         return time.perf_counter() - start
 
     # PyTorch keeps two biases for each LSTM gate where Keras keeps one.

@@ -24,7 +24,7 @@ def time_fit(model, *args, **options):
     """Seconds from the begin of the first epoch of a `fit` to the end of the last.
 
     Not of the whole call: after its last epoch the thread by which tf.data tunes itself now and
-    then holds `fit` up until it wakes, 5 or 10 seconds after the epoch's begin.
+    then holds `fit` up until it wakes: for seconds.
     """
     import keras
 

@@ -37,7 +37,9 @@ def create_brackets(max_iter, eta):
 
     In whole numbers throughout: int(log(243, 3)) is 4, since the logarithm comes out just below 5.
     """
-    s_max = max(s for s in range(max_iter) if eta**s <= max_iter)
+    s_max = 0
+    while eta ** (s_max + 1) <= max_iter:
+        s_max += 1
     brackets = {}
     for s in range(s_max, -1, -1):
         n = -(-(s_max + 1) * eta**s // (s + 1))  # rounded up
@@ -63,7 +65,7 @@ class Hyperband:
         iterations and returns a dict of its `loss` (of a list the first item) and whatever else is
         to be kept. With a parameter named `trial`, survivors can go on where they stopped.
     max_iter: iterations (here: epochs) of the longest training; R in the paper.
-    eta: one configuration in `eta`, 2 or more, goes on from each rung.
+    eta: one configuration in `eta` goes on from each rung, 2 or more.
     run_dir: folder for `evaluations.jsonl`, with which a search that was cut off goes on.
     random_search: instead of the brackets, this many configurations with `max_iter` each.
     settings: what else the outcome depends on; a search with others is not gone on with.
@@ -81,6 +83,8 @@ class Hyperband:
         random_search=None,
         settings=None,
     ):
+        if min(max_iter, eta - 1) < 1 or max_iter % 1 or eta % 1:
+            raise ValueError("max_iter and eta are whole numbers from 1 and from 2")
         self.data, self.get_params, self.try_params, self.seed = data, get_params, try_params, seed
         self.name, self.brackets = "Hyperband", create_brackets(max_iter, eta)
         if random_search:

@@ -28,7 +28,7 @@ def open_run(run_dir, settings):
         log = json.loads((run_dir / "log.json").read_text())
         episode = sum(steps <= step for steps in log.get("nb_steps", []))
         model = keras.models.load_model(run_dir / f"last_{step}.keras")
-    keras.utils.set_random_seed(settings["seed"] + step)
+    keras.utils.set_random_seed((settings["seed"] + step) % 2**32)
     return model, step, episode
 
 
@@ -100,8 +100,8 @@ class RuleAgent(Agent):
 def compare(agent, rules, env, episodes, seed):
     """Rewards without learning, as a dict: of an agent, and means of rules in the same episodes."""
     keras.utils.set_random_seed(seed)
-    rewards = {}
     players = {"agent": agent} | {name: RuleAgent(rule) for name, rule in rules.items()}
+    rewards = {}
     for name, player in players.items():
         rewards[name] = play(player, env, episodes, seed)
         print(f"{rewards[name].mean():8.1f} mean reward of {episodes} episodes, {name}")
