@@ -28,7 +28,7 @@ def open_run(run_dir, settings):
         log = json.loads((run_dir / "log.json").read_text())
         episode = sum(steps <= step for steps in log.get("nb_steps", []))
         model = keras.models.load_model(run_dir / f"last_{step}.keras")
-    keras.utils.set_random_seed((settings["seed"] + step) % 2**32)
+    keras.utils.set_random_seed(settings["seed"] + step)
     return model, step, episode
 
 
